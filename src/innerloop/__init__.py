@@ -1,0 +1,24 @@
+"""Gradient-based meta-learning: learn a prior that adapts to a new task in a few gradient steps."""
+
+from innerloop import batches, checkpoint, engine, learner, methods, steps, tasks
+from innerloop.errors import InputError
+from innerloop.evaluate import Scores, compare, evaluate, predict, tune
+from innerloop.experiments import load
+from innerloop.learner import Learner, Task, meta_loss, task_loss
+from innerloop.losses import cross_entropy, mse, supervised
+from innerloop.methods import (
+    METHODS,
+    anil,
+    boil,
+    context_vector,
+    fomaml,
+    maml,
+    meta_sgd,
+    per_step_rates,
+    pretrained,
+)
+from innerloop.models import WithContext, mlp
+from innerloop.tasks import Sinusoids, from_function
+from innerloop.train import Diverged, Stopped, train
+
+__version__ = "0.1.0"

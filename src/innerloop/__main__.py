@@ -1,0 +1,5 @@
+"""``python -m innerloop`` is the ``innerloop`` command."""
+
+from innerloop.cli import console
+
+console()

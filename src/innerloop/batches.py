@@ -1,0 +1,77 @@
+"""Batches of tasks are nested tuples, lists and dicts of tensors: map, stack, cut and join them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from innerloop.errors import InputError
+
+
+def map_tensors(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """``f`` of every tensor in nested tuples, lists and dicts, with its twins in ``others``.
+
+    >>> map_tensors(torch.add, {"x": [torch.tensor(1)]}, {"x": [torch.tensor(2)]})
+    {'x': [tensor(3)]}
+    """
+    if isinstance(tree, Tensor):
+        return f(tree, *others)
+    if isinstance(tree, dict):
+        return {key: map_tensors(f, value, *(o[key] for o in others)) for key, value in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        parts = [map_tensors(f, *twins) for twins in zip(tree, *others, strict=True)]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    return tree
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """All tensors of a nested structure, in order."""
+    found: list[Tensor] = []
+    map_tensors(found.append, tree)
+    return found
+
+
+def onto(tree: Any, device: str) -> Any:
+    """The same on a device; itself where it is there already.
+
+    Raises:
+        InputError: this machine has no such device.
+    """
+    try:
+        return map_tensors(lambda t: t.to(device), tree)
+    except (RuntimeError, AssertionError) as problem:
+        raise InputError(f"device {device!r} cannot be used here ({str(problem).splitlines()[0]}); cpu would do") from problem
+
+
+def count(tasks: Any) -> int:
+    """How many tasks a batch stacks."""
+    return len(tensors(tasks)[0])
+
+
+def some(tasks: Any, first: int, last: int) -> Any:
+    """The tasks from ``first`` up to ``last``, as views."""
+    return map_tensors(lambda t: t[first:last], tasks)
+
+
+def one(tasks: Any, index: int) -> Any:
+    """A single task of a batch."""
+    return map_tensors(lambda t: t[index], tasks)
+
+
+def stack(tasks: Sequence[Any]) -> Any:
+    """Single tasks of equal shapes as one batch."""
+    return map_tensors(lambda *each: torch.stack(each), *tasks)
+
+
+def join(batches: Sequence[Any]) -> Any:
+    """Several batches as one."""
+    return batches[0] if len(batches) == 1 else map_tensors(lambda *each: torch.cat(each), *batches)
+
+
+def chunks(tasks: Any, size: int | None) -> list[Any]:
+    """A batch in pieces of at most ``size`` tasks; whole where ``size`` is None."""
+    n = count(tasks)
+    if size is None or size >= n:
+        return [tasks]
+    return [some(tasks, k, k + size) for k in range(0, n, size)]

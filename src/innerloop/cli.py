@@ -1,0 +1,345 @@
+"""The ``innerloop`` command: a front on the library, nothing more."""
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field, make_dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+from tyro.conf import OmitArgPrefixes, Positional
+
+from innerloop import checkpoint, doctor, experiments, report
+from innerloop.errors import InputError, nearest
+from innerloop.evaluate import Scores, compare, evaluate, predict
+from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, folder_of, trial_of
+from innerloop.train import PRIOR, Diverged, Stopped
+
+out = Console(highlight=False, markup=False)
+
+
+@dataclass(frozen=True)
+class List:
+    """Experiments: what they are, what the paper says, what they cost, whether they are done."""
+
+    pattern: Positional[str] = "*"
+    """part of a name, or a pattern with *"""
+    results: tuple[Path, ...] = (Path("results"), Path("runs"))
+    """where to look for runs that are done"""
+
+
+def list_(given: List) -> None:
+    done = {row["experiment"] for row in report.read_rows(place for place in given.results if place.exists())}
+    table = Table(
+        Column("experiment", no_wrap=True), "what", "paper", Column("cost", no_wrap=True), "needs", "done", box=None, pad_edge=False
+    )
+    pattern = given.pattern if "*" in given.pattern else f"*{given.pattern}*"
+    found = [e for name, e in experiments.catalogue().items() if fnmatch(name, pattern)]
+    if not found:
+        raise InputError(f"no experiment matches {given.pattern!r}; {nearest(given.pattern, experiments.catalogue())}")
+    for e in found:
+        claims = "; ".join(f"{case} {_slashed(claim.values())}" for case, claim in e.claims.items()) or "–"
+        table.add_row(e.name, e.title, claims, e.cost, ", ".join(e.needs) or "–", "yes" if e.name in done else "")
+    out.print(table)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Train an experiment, score it, and print the paper's numbers beside ours."""
+    if not arguments or arguments[0].startswith("-"):
+        if not {"-h", "--help"} & set(arguments):
+            raise InputError("run needs the name of an experiment first; innerloop list shows them")
+        arguments = ["maml/sinusoid", *arguments]
+    name, *rest = arguments
+    planned = []
+    for experiment in experiments.find(name):
+        shape = make_dataclass(
+            "Run",
+            [
+                ("settings", OmitArgPrefixes[type(experiment.settings)], field(default=experiment.settings)),
+                ("options", OmitArgPrefixes[Options], field(default=Options())),
+            ],
+            frozen=True,
+        )
+        given = parse(shape, rest, f"innerloop run {experiment.name}", f"{experiment.title}. {experiment.source}.")
+        planned.append((experiment, given.settings, given.options))
+    for experiment, settings, options in planned:
+        row = experiments.run(experiment, settings, options)
+        _show_result(experiment, row)
+        folder = folder_of(experiment, settings, options)
+        files = [RESULT, *_draw(folder, row)]
+        out.print(f"{folder}/ has " + ", ".join(files) + ("; --quick only shows that it runs" if options.quick else ""))
+
+
+def _show_result(experiment: Experiment, row: report.Row) -> None:
+    table = Table(
+        "case", "steps", "paper", "ours ± 95 %", "inner rate", title=f"{experiment.name}: {experiment.title}, {experiment.metric}"
+    )
+    for case, scored in row["cases"].items():
+        claim = experiment.claims.get(case, {})
+        steps = sorted({0, *(claim or (1, 5, 10))})
+        for step in (s for s in steps if s < len(scored["mean"])):
+            paper = f"{claim[step]:.2f}" if step in claim else "–"
+            rate = f"{scored['rate']:g}" if len(scored["mean"]) > 1 else "–"
+            mean, lost = scored["mean"][step], scored["diverged"][step]
+            ours = (
+                f"{mean:.3f} ± {scored['interval'][step]:.3f}"
+                if not lost
+                else f"{lost} tasks diverged, median {scored['median'][step]:.3f}"
+            )
+            table.add_row(case, str(step), paper, ours, rate)
+        table.add_section()
+    table.caption = (
+        f"{row['settings']['test_tasks']} test tasks, seed {row['settings']['seed']}, {row['engine']['plan']}, {row['seconds']:.0f} s"
+    )
+    out.print(table)
+
+
+def _draw(folder: Path, row: report.Row) -> list[str]:
+    """Figures of a run, into its folder."""
+    from innerloop import plots
+
+    trial, _ = trial_of(folder)
+    prior, _ = checkpoint.read(folder / PRIOR)
+    figures = {"curves.png": plots.curves(report.entries([row], experiments.catalogue()), row["metric"])}
+    rates = {case: scored["rate"] for case, scored in row["cases"].items()}
+    if trial.pictured:
+        figures["fits.png"] = plots.fits(trial, prior, rates, experiments.catalogue()[row["experiment"]].title)
+    for name, figure in figures.items():
+        checkpoint.write_whole(folder / name, plots.png(figure))
+    return list(figures)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a trained run again, on other tasks or for more steps."""
+
+    run: Positional[Path]
+    """the run's folder"""
+    steps: int = 10
+    """steps of adaptation"""
+    tasks: int = 600
+    """number of tasks"""
+    split: str = "test"
+    """test, val or train"""
+
+
+def evaluate_(given: Evaluate) -> None:
+    if given.split not in ("test", "val", "train"):
+        raise InputError(f"no split {given.split!r}; {nearest(given.split, ('test', 'val', 'train'))}")
+    trial, _ = trial_of(given.run)
+    for case, tasks in trial.cases.items():
+        learner = experiments.load(given.run, case=case if (given.run / RESULT).exists() else None)
+        out.print(f"{case}, {given.split} tasks")
+        print(evaluate(learner, tasks, given.steps if learner.steps else 0, given.tasks, split=given.split))
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Two runs on the same test tasks: the paired difference A − B after each step."""
+
+    run_a: Positional[Path]
+    """a run's folder"""
+    run_b: Positional[Path]
+    """another's"""
+
+
+def compare_(given: Compare) -> None:
+    (a, of_a), (b, of_b) = (checkpoint.read(folder / SCORES) for folder in (given.run_a, given.run_b))
+    shared = [case for case in a if case in b]
+    if not shared:
+        raise InputError(f"the runs share no case: {', '.join(a)} and {', '.join(b)}; compare runs of the same tasks")
+    for case in shared:
+        out.print(f"{case}: {given.run_a} − {given.run_b}")
+        print(compare(Scores(a[case], of_a[case]), Scores(b[case], of_b[case])))
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Adapt a trained run to labelled examples and predict: CSV in, CSV out."""
+
+    run: Positional[Path]
+    """the run's folder"""
+    support: Path
+    """CSV of examples: inputs, then the outputs in the last columns; a line of names may come first"""
+    query: Path
+    """CSV of inputs to predict at"""
+    steps: int | None = None
+    """steps of adaptation; as many as the run scored by default"""
+
+
+def adapt_(given: Adapt) -> None:
+    support, query = _numbers(given.support), _numbers(given.query)
+    inputs = len(query[0])
+    if inputs >= len(support[0]):
+        raise InputError(
+            f"{given.support} has {len(support[0])} columns and {given.query} {inputs}; the support needs its outputs behind the inputs"
+        )
+    x, y = [row[:inputs] for row in support], [row[inputs:] for row in support]
+    for row in predict(experiments.load(given.run), (x, y), query, given.steps).tolist():
+        print(",".join(f"{value:.6g}" for value in row))
+
+
+def _numbers(path: Path) -> list[list[float]]:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; check its name")
+    rows = [row for row in csv.reader(path.read_text().splitlines()) if row]
+    if rows and not _is_number(rows[0][0]):
+        rows = rows[1:]
+    if not rows or len({len(row) for row in rows}) > 1:
+        raise InputError(f"{path} has {'rows of different lengths' if rows else 'no rows'}; give one example a line")
+    try:
+        return [[float(cell) for cell in row] for row in rows]
+    except ValueError as problem:
+        raise InputError(f"{path} holds what is no number ({problem}); give numbers only") from problem
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Report:
+    """All result lines as a table: paper beside ours. Markdown on the screen, a page with figures as HTML."""
+
+    results: tuple[Path, ...] = (Path("results"), Path("runs"))
+    """files of result lines, or folders of them"""
+    html: Path | None = None
+    """write one self-contained page here"""
+    readme: Path | None = None
+    """put the table between the marks of this file"""
+
+
+def report_(given: Report) -> None:
+    places = [place for place in given.results if place.exists()]
+    listed = report.entries(report.read_rows(places), experiments.catalogue())
+    if not listed:
+        raise InputError(
+            f"no result lines in {', '.join(map(str, given.results))}; innerloop run makes some, or name a folder with --results"
+        )
+    table = report.markdown(listed)
+    print(table)
+    if given.readme:
+        report.into_readme(given.readme, table)
+    if given.html:
+        from innerloop import plots
+
+        checkpoint.writable(given.html.resolve().parent)
+        figures = {"MSE against gradient steps, with 95 % intervals over tasks": plots.png(plots.curves(listed))}
+        for place in places:
+            for file in sorted(place.rglob("*fits*.png")) if place.is_dir() else []:
+                figures[f"Fits: {file.relative_to(place)}"] = file.read_bytes()
+        checkpoint.write_whole(given.html, report.page(listed, figures))
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Try out what runs need on this machine."""
+
+
+def doctor_(given: Doctor) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    broken = []
+    for name, right, line in doctor.checks():
+        table.add_row(Text(*{True: ("ok", "green"), False: ("no", "red"), None: ("–", "yellow")}[right]), Text(name), Text(line))
+        broken += [] if right in (True, None) else [name]
+    out.print(table)
+    if broken:
+        raise InputError(f"{', '.join(broken)}: mend {'it' if len(broken) == 1 else 'them'} as said above")
+
+
+COMMANDS: dict[str, tuple[type | None, Callable[..., None]]] = {
+    "list": (List, list_),
+    "run": (None, run),
+    "evaluate": (Evaluate, evaluate_),
+    "compare": (Compare, compare_),
+    "report": (Report, report_),
+    "adapt": (Adapt, adapt_),
+    "doctor": (Doctor, doctor_),
+}
+
+
+def parse(shape: Any, arguments: Sequence[str], prog: str, description: str | None = None) -> Any:
+    """Options from the words of a command line.
+
+    Raises:
+        InputError: in one line, what tyro says in a box.
+    """
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), redirect_stdout(said):
+            return tyro.cli(shape, args=list(arguments), prog=prog, description=description)
+    except SystemExit as stop:
+        if not stop.code:
+            print(said.getvalue())
+            raise
+    lines = [line.strip() for line in said.getvalue().splitlines()]
+    body = [line for line in lines[2:] if line and not set(line) <= set("-─│╭╮╰╯ ")]
+    message = body[0] if body else "the options cannot be read"
+    hints = [re.split(r"\s{2,}", body[k + 1])[0] for k, line in enumerate(body[:-1]) if line.startswith("Perhaps you meant")]
+    does = f"did you mean {hints[0]}?" if hints else f"see {prog} --help"
+    raise InputError(f"{message.rstrip('.')}; {does}")
+
+
+def usage() -> str:
+    lines = ["usage: innerloop COMMAND …", ""]
+    for name, (shape, command) in COMMANDS.items():
+        lines.append(f"  {name:<9} {((shape or command).__doc__ or '').splitlines()[0]}")
+    return "\n".join([*lines, "", "innerloop COMMAND --help says more."])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 2 for bad input, 1 for a run that diverged, 128 + n for signal n."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(usage())
+            return 0
+        if words[0] == "--version":
+            from innerloop import __version__
+
+            print(__version__)
+            return 0
+        if words[0] not in COMMANDS:
+            raise InputError(f"no command {words[0]!r}; {nearest(words[0], COMMANDS)}")
+        shape, command = COMMANDS[words[0]]
+        command(words[1:] if shape is None else parse(shape, words[1:], f"innerloop {words[0]}"))
+    except InputError as problem:
+        print(f"innerloop: {_one_line(problem)}", file=sys.stderr)
+        return 2
+    except Diverged as problem:
+        print(f"innerloop: {_one_line(problem)}", file=sys.stderr)
+        return 1
+    except Stopped as stop:
+        print(f"innerloop: {_one_line(stop)}", file=sys.stderr)
+        return 128 + stop.signal_number
+    except KeyboardInterrupt:
+        print("innerloop: stopped before the first iteration; nothing to save", file=sys.stderr)
+        return 130
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def _one_line(problem: BaseException) -> str:
+    return " ".join(str(problem).split())
+
+
+def _slashed(values: Any) -> str:
+    return " / ".join(f"{value:.2f}" for value in values)
+
+
+def console() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""A plan, and the meta-gradient by it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value
+
+from innerloop.batches import chunks, count, one
+from innerloop.errors import InputError, nearest
+from innerloop.learner import Learner, Task, meta_loss, task_loss
+from innerloop.params import Params
+
+MetaGradient = Callable[[Params, Task], tuple[Params, Tensor]]
+
+ENGINES = ("auto", "vmap", "loop", "vmap+compile", "loop+compile")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a meta-gradient is computed: independent choices, one result.
+
+    Args:
+        loop: one task after the other, instead of all of a chunk at once by vmap.
+        chunk: tasks that are in memory together, all where None; gradients add up over chunks.
+        compiled: by ``torch.compile``, inner gradients and all; pays for itself in long runs.
+    """
+
+    loop: bool = False
+    chunk: int | None = None
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        chunk = f", {self.chunk} tasks at a time" if self.chunk and not self.loop else ""
+        return ("loop" if self.loop else "vmap") + ("+compile" if self.compiled else "") + chunk
+
+    @staticmethod
+    def named(engine: str, chunk: int | None = None) -> "Plan | None":
+        """The plan of a name in ``ENGINES``; None for ``auto``, which is chosen by measuring."""
+        if engine not in ENGINES:
+            raise InputError(f"no engine {engine!r}; {nearest(engine, ENGINES)}")
+        if chunk is not None and chunk < 1:
+            raise InputError(f"chunk is {chunk}; give the number of tasks that fit in memory together, 1 or more")
+        return None if engine == "auto" else Plan("loop" in engine, chunk, "compile" in engine)
+
+
+def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
+    """``(params, tasks) → (gradient, loss)`` of the mean over the tasks, computed as planned.
+
+    >>> from innerloop.methods import maml
+    >>> net = torch.nn.Linear(1, 1, bias=False)
+    >>> quadratic = lambda params, batch: ((params["net.weight"] - batch) ** 2).sum() / 2
+    >>> gradient, loss = meta_gradient(maml(net, quadratic, rate=0.5))(
+    ...     {"net.weight": torch.zeros(1, 1)}, Task(torch.ones(2, 1), torch.ones(2, 1)))
+    >>> gradient, loss  # (1 − rate)² (w − 1) and half of (1 − rate)² (w − 1)²
+    ({'net.weight': tensor([[-0.2500]])}, tensor(0.1250))
+    """
+    # torch.compile has no double backward through autograd; it does trace nested torch.func.grad.
+    # So the gradient is taken inside of what is compiled.
+    piece: Any = grad_and_value(task_loss(learner) if plan.loop else meta_loss(learner))
+    if plan.compiled:
+        piece = torch.compile(with_own_code(piece), fullgraph=True, dynamic=False)
+
+    def whole(params: Params, tasks: Task) -> tuple[Params, Tensor]:
+        n = count(tasks)
+        parts = [one(tasks, k) for k in range(n)] if plan.loop else chunks(tasks, plan.chunk)
+        if len(parts) == 1:
+            return piece(params, parts[0])
+        gradient, loss = {name: torch.zeros_like(p) for name, p in params.items()}, torch.zeros(())
+        for part in parts:
+            part_gradient, part_loss = piece(params, part)
+            share = (1 if plan.loop else count(part)) / n
+            gradient = {name: g + share * part_gradient[name] for name, g in gradient.items()}
+            loss = loss + share * part_loss
+        return gradient, loss
+
+    return whole
+
+
+def with_own_code(f: Callable[..., Any]) -> Callable[..., Any]:
+    """``f`` behind a code object of its own: torch keeps what it compiled there, and no more than eight results."""
+
+    def meta_gradient_of(params: Params, tasks: Any) -> Any:
+        return f(params, tasks)
+
+    code = meta_gradient_of.__code__.replace()
+    return FunctionType(code, globals(), closure=meta_gradient_of.__closure__)

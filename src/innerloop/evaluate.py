@@ -1,0 +1,185 @@
+"""A metric for every task after every step; means with intervals; methods compared on the same tasks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from innerloop import checkpoint
+from innerloop.batches import chunks, onto, tensors
+from innerloop.errors import InputError
+from innerloop.learner import Learner, Task, over_tasks
+from innerloop.params import Params
+from innerloop.tasks import Source
+from innerloop.train import PRIOR
+
+Metric = Callable[[Any, Any], Tensor]
+
+
+@dataclass(frozen=True, repr=False)
+class Scores:
+    """A metric of every task after every step; it shows itself as a table.
+
+    Args:
+        values: ``[tasks, steps + 1]``; column k is after k steps. A task whose adaptation
+            diverged scores infinity, and then so does the mean: nothing is left out.
+        tasks: which tasks they are, so that only scores of the same ones are compared.
+    """
+
+    values: Tensor
+    tasks: str = ""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over tasks, ``[steps + 1]``."""
+        return self.values.mean(0)
+
+    @property
+    def median(self) -> Tensor:
+        """Median over tasks, ``[steps + 1]``."""
+        return self.values.quantile(0.5, dim=0)
+
+    @property
+    def sd(self) -> Tensor:
+        """Standard deviation over tasks, ``[steps + 1]``; 0 of a single task."""
+        return self.values.std(0) if len(self.values) > 1 else torch.zeros_like(self.mean)
+
+    @property
+    def interval(self) -> Tensor:
+        """Half-width of the 95 % interval over tasks, 1.96 · sd / √tasks, ``[steps + 1]``."""
+        return 1.96 * self.sd / len(self.values) ** 0.5
+
+    @property
+    def diverged(self) -> Tensor:
+        """How many tasks have no finite score, ``[steps + 1]``."""
+        return (~self.values.isfinite()).sum(0)
+
+    def __repr__(self) -> str:
+        columns = (c.tolist() for c in (self.mean, self.interval, self.median, self.sd))
+        rows = zip(*columns, strict=True)
+        lines = [f"{k:>5} {mean:>10.4f} ± {half:<9.4f}{median:>9.4f}{sd:>10.4f}" for k, (mean, half, median, sd) in enumerate(rows)]
+        lost = f", of which {self.diverged.max()} diverged" if self.diverged.any() else ""
+        return "\n".join([f"steps       mean ± 95 %       median        sd   ({len(self.values)} tasks{lost})", *lines])
+
+
+def evaluate(
+    learner: Learner,
+    tasks: Source,
+    steps: int | None = None,
+    n_tasks: int = 600,
+    *,
+    split: str = "test",
+    metric: Metric | None = None,
+    chunk: int = 100,
+    device: str = "cpu",
+) -> Scores:
+    """A metric on the query of every task, after 0, 1, … steps of adaptation to its support.
+
+    Args:
+        learner: adapts from its prior.
+        tasks: where tasks come from.
+        steps: how far to go, by default as many as the learner takes; its last step is
+            repeated where more are wanted.
+        n_tasks: tasks 0 … n_tasks − 1 of the split.
+        split: ``test``, ``val`` or ``train``.
+        metric: ``(prediction, y) → scalar``; by default the learner's loss.
+        chunk: tasks that are in memory together.
+        device: such as ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: no tasks are asked for, or a metric of a learner without a model.
+
+    >>> from innerloop import Sinusoids, maml, mlp, mse
+    >>> net = mlp(1, 8, 1)
+    >>> evaluate(maml(net, mse(net)), Sinusoids(shots=5), steps=10, n_tasks=20).values.shape
+    torch.Size([20, 11])
+    """
+    if n_tasks < 1 or chunk < 1:
+        raise InputError(f"n_tasks is {n_tasks} and chunk {chunk}; both must be 1 or more")
+    going = learner if steps is None else learner.taking(steps)
+    loss = learner.loss
+    if metric is not None:
+        if (model := learner.model) is None:
+            raise InputError("the learner has no model to predict with, so it can only be scored by its loss; leave metric out")
+        loss = lambda params, batch: metric(model(params, batch[0]), batch[1])  # noqa: E731
+
+    def scores(params: Params, task: Task) -> Tensor:
+        return torch.stack([loss(moved, task.query) for moved in going.adapt(params, task.support)[going.prepared :]])
+
+    prior = onto(learner.prior, device)
+    with torch.no_grad():
+        parts = [over_tasks(scores, prior, onto(part, device)).cpu() for part in chunks(tasks.draw(split, 0, n_tasks), chunk)]
+    values = torch.cat(parts).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return Scores(values, f"{n_tasks} of {split!r} of {tasks}")
+
+
+def compare(a: Scores, b: Scores) -> Scores:
+    """Paired difference a − b of two methods on the same tasks, after each step that both took.
+
+    Tasks differ more than methods do; differences task by task have the smaller interval.
+
+    Raises:
+        InputError: the scores are of different tasks.
+    """
+    if a.tasks != b.tasks or len(a.values) != len(b.values):
+        raise InputError(f"the scores are of different tasks ({a.tasks}; {b.tasks}); evaluate both on the same ones")
+    steps = min(a.values.shape[1], b.values.shape[1])
+    return Scores(a.values[:, :steps] - b.values[:, :steps], a.tasks)
+
+
+def tune(
+    built: Callable[[float], Learner], rates: Sequence[float], tasks: Source, steps: int, n_tasks: int = 600, device: str = "cpu"
+) -> tuple[float, dict[float, float]]:
+    """The inner rate with the smallest mean score over tasks of ``val`` and steps 1 … ``steps``.
+
+    Returns it and the score of every rate; one that diverges scores infinity.
+    """
+    scores = {rate: evaluate(built(rate), tasks, steps, n_tasks, split="val", device=device).values[:, 1:].mean().item() for rate in rates}
+    return min(scores, key=lambda rate: scores[rate]), scores
+
+
+def predict(learner: Learner, support: tuple[Any, Any], x: Any, steps: int | None = None) -> Tensor:
+    """Predictions at ``x`` of the learner adapted to a handful of labelled examples.
+
+    Args:
+        support: the examples, ``(x, y)``: tensors, arrays or nested lists.
+        x: where to predict.
+        steps: of adaptation; by default as many as the learner takes.
+
+    Raises:
+        InputError: the examples hold NaN, or do not fit the network.
+
+    >>> from innerloop import maml, mlp, mse
+    >>> net = mlp(1, 8, 1)
+    >>> predict(maml(net, mse(net)), ([[0.0], [1.0]], [[0.0], [0.8]]), [[0.5]]).shape
+    torch.Size([1, 1])
+    """
+    if learner.model is None:
+        raise InputError("the learner has no model to predict with; build it from a network")
+    kind = next(iter(learner.prior.values()))
+    given = [torch.as_tensor(part, dtype=kind.dtype if _real(part) else None, device=kind.device) for part in (*support, x)]
+    if not all(t.isfinite().all() for t in tensors(given)):
+        raise InputError("the examples hold NaN or infinity; leave those points out")
+    if len(given[0]) != len(given[1]):
+        raise InputError(f"the support has {len(given[0])} x but {len(given[1])} y; give one y for each x")
+    going = learner if steps is None else learner.taking(steps)
+    with torch.no_grad():
+        return learner.model(going.adapt(learner.prior, (given[0], given[1]))[-1], given[2])
+
+
+def _real(part: Any) -> bool:
+    return torch.as_tensor(part).is_floating_point()
+
+
+def trained_prior(learner: Learner, folder: str | Path) -> Learner:
+    """The learner with the prior that a run left in its folder.
+
+    Raises:
+        InputError: there is none, it is damaged, or it is of another network.
+    """
+    path = Path(folder) / PRIOR
+    saved, _ = checkpoint.read(path)
+    return replace(learner, prior=checkpoint.fitting(learner.prior, saved, path))

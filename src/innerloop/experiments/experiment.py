@@ -1,0 +1,288 @@
+"""What an experiment is, and running one: train, choose the rate, score, write the result line."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, Self
+
+from innerloop import checkpoint
+from innerloop.environment import environment, peak_memory_mb
+from innerloop.errors import InputError
+from innerloop.evaluate import Scores, evaluate, trained_prior, tune
+from innerloop.learner import Learner
+from innerloop.params import Params
+from innerloop.progress import bar
+from innerloop.tasks import Source
+from innerloop.train import CHECKPOINT, PRIOR, Row, train
+
+RUN, RESULT, SCORES = "run.json", "result.json", "scores.safetensors"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run. Each experiment's own settings extend these, and every field is an option of ``innerloop run``."""
+
+    seed: int = 0
+    """of the starting weights and of the training tasks; test tasks are the same for all seeds"""
+    iterations: int = 70_000
+    """outer steps"""
+    meta_batch: int = 25
+    """tasks of one iteration"""
+    outer_rate: float = 1e-3
+    """Adam's rate"""
+    validation_tasks: int = 100
+    """tasks whose loss is logged with each checkpoint"""
+    test_steps: int = 10
+    """steps of adaptation that are scored"""
+    test_tasks: int = 600
+    """tasks that are scored"""
+
+    def quick(self) -> Self:
+        """The same in seconds: to see that it runs, not what it gives."""
+        return replace(self, iterations=min(self.iterations, 50), test_tasks=min(self.test_tasks, 20))
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is run: none of these moves a number beyond rounding."""
+
+    out: Path = Path("runs")
+    """folder of all runs; this one's is OUT/NAME/seedN"""
+    resume: bool = False
+    """go on from the last checkpoint"""
+    overwrite: bool = False
+    """start anew where a run is already"""
+    quick: bool = False
+    """shrink to seconds"""
+    engine: str = "auto"
+    """auto, vmap, loop, vmap+compile or loop+compile"""
+    chunk: int | None = None
+    """tasks in memory together"""
+    device: str = "cpu"
+    """cpu, cuda, …"""
+    checkpoint_every: int = 5_000
+    """iterations between checkpoints"""
+    track: bool = False
+    """write TensorBoard events too"""
+    progress: bool = True
+    """show a bar"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An experiment made concrete by its settings.
+
+    Args:
+        learner: what is trained, on ``tasks``.
+        cases: the tasks that are scored, by name, such as ``5-shot``.
+        scored: the trained prior and an inner rate → the learner that adapts to them.
+        rates: the inner rate; where there are several, the best one on validation tasks is
+            taken for each case.
+        finish: makes the prior of the trained parameters.
+        pictured: the tasks that figures show, by title.
+    """
+
+    learner: Learner
+    tasks: Source
+    cases: Mapping[str, Source]
+    scored: Callable[[Params, float], Learner]
+    rates: Sequence[float]
+    finish: Callable[[Params], Params] = lambda params: params
+    pictured: Mapping[str, Source] | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A row of a paper's table: its name, what the paper says, what is run.
+
+    Args:
+        name: ``paper/experiment[-cell][@variant]``.
+        title: what it is, in a few words.
+        source: paper and place.
+        follows: which of paper and released code the settings follow where they differ.
+        metric: what is scored; lower is better.
+        claims: the paper's numbers: case → step → value.
+        cost: time on two cores.
+    """
+
+    name: str
+    title: str
+    source: str
+    settings: Settings
+    build: Callable[[Any], Trial]
+    claims: Mapping[str, Mapping[int, float]]
+    follows: str
+    metric: str = "MSE"
+    cost: str = "2 min"
+    needs: tuple[str, ...] = ()
+
+
+def folder_of(experiment: Experiment, settings: Settings, options: Options) -> Path:
+    """Where a run is kept."""
+    return options.out / experiment.name / f"seed{settings.seed}"
+
+
+def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
+    """Train, score and write everything into the run's folder; the result line is returned.
+
+    Raises:
+        InputError: there is a run already, or none to resume; the folder is not writable;
+            a setting cannot be used.
+    """
+    if options.quick:
+        settings = settings.quick()
+    if settings.test_tasks < 1 or settings.test_steps < 0:
+        raise InputError(
+            f"test_tasks is {settings.test_tasks} and test_steps {settings.test_steps}; score at least 1 task, after 0 steps or more"
+        )
+    trial = experiment.build(settings)
+    folder = folder_of(experiment, settings, options)
+    about = {"experiment": experiment.name, "settings": asdict(settings), "quick": options.quick}
+    if (folder / RUN).exists() and not options.overwrite:
+        if not options.resume:
+            raise InputError(f"{folder} holds a run already; go on with --resume, start anew with --overwrite, or choose another --out")
+        before = checkpoint.read_json(folder / RUN)
+        if changed := [k for k, v in before["settings"].items() if k != "iterations" and about["settings"].get(k) != _plain(v)]:
+            raise InputError(f"{folder} was run with {changed[0]} {before['settings'][changed[0]]}; resume it with the same")
+    elif options.resume:
+        raise InputError(f"there is no run to resume in {folder}; leave --resume out to start one")
+    started = time.perf_counter()
+    trained, rows = _trained(trial, settings, options, folder, about)
+    prior = trial.finish(trained.prior)
+    checkpoint.save(folder / PRIOR, prior, about)
+    cases, scores = _scored(trial, prior, settings, options)
+    engine = next((row for row in rows if "engine" in row), {"engine": "none", "measured": {}, "iteration": 0})
+    result = {
+        **about,
+        "source": experiment.source,
+        "metric": experiment.metric,
+        "claims": {case: dict(claim) for case, claim in experiment.claims.items()},
+        "cases": cases,
+        "engine": {"plan": engine["engine"], "seconds": engine["measured"], "from_iteration": engine["iteration"]},
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_memory_mb": peak_memory_mb(),
+        **environment(options.device),
+    }
+    checkpoint.save(folder / SCORES, {case: s.values for case, s in scores.items()}, {case: s.tasks for case, s in scores.items()})
+    checkpoint.write_whole(folder / RESULT, json.dumps(result) + "\n")
+    return result
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, about: Row) -> tuple[Learner, list[Row]]:
+    rows: list[Row] = []
+
+    def started(row: Row) -> None:
+        # Only with the first line of metrics is it known that the data and settings can be used.
+        if not rows:
+            _begin(folder, about, options.resume)
+        rows.append(row)
+
+    checkpoint.writable(folder)
+    try:
+        trained = train(
+            trial.learner,
+            trial.tasks,
+            settings.iterations,
+            meta_batch=settings.meta_batch,
+            outer_rate=settings.outer_rate,
+            engine=options.engine,
+            chunk=options.chunk,
+            device=options.device,
+            out=folder,
+            resume=options.resume,
+            checkpoint_every=options.checkpoint_every,
+            validation_tasks=settings.validation_tasks,
+            progress=options.progress,
+            track=options.track,
+            log=started,
+        )
+    except InputError:
+        _remove_empty(folder, options.out)
+        raise
+    if not rows:  # nothing to train
+        _begin(folder, about, options.resume)
+    return trained, rows
+
+
+def _begin(folder: Path, about: Row, resume: bool) -> None:
+    """Say what the folder is of; what an earlier run left there goes."""
+    for stale in () if resume else (CHECKPOINT, PRIOR, SCORES, RESULT):
+        (folder / stale).unlink(missing_ok=True)
+    checkpoint.write_whole(folder / RUN, json.dumps(about, indent=1) + "\n")
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Take back folders that were made for a run that never began."""
+    while folder != top.parent and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+def _scored(trial: Trial, prior: Params, settings: Settings, options: Options) -> tuple[Row, dict[str, Scores]]:
+    cases, scores = {}, {}
+    with bar("scoring", len(trial.cases), show=options.progress) as shown:
+        for done, (case, tasks) in enumerate(trial.cases.items(), 1):
+            rate, tried = trial.rates[0], {}
+            if len(trial.rates) > 1 and settings.test_steps:
+                build = lambda r: trial.scored(prior, r)  # noqa: E731
+                rate, tried = tune(build, trial.rates, tasks, settings.test_steps, settings.test_tasks, options.device)
+            learner = trial.scored(prior, rate)
+            steps = settings.test_steps if learner.steps else 0
+            s = scores[case] = evaluate(learner, tasks, steps, settings.test_tasks, device=options.device)
+            listed = {"mean": s.mean, "interval": s.interval, "sd": s.sd, "median": s.median}
+            cases[case] = {key: _rounded(value.tolist()) for key, value in listed.items()}
+            cases[case] |= {"diverged": s.diverged.tolist(), "tasks": len(s.values), "rate": rate}
+            if tried:
+                cases[case]["tried"] = dict(zip(map(str, tried), _rounded(tried.values()), strict=True))
+            shown.to(done)
+    return cases, scores
+
+
+def _rounded(values: Iterable[float]) -> list[float | None]:
+    """Six significant digits; None for what is infinite, which JSON has no word for."""
+    return [float(f"{value:.6g}") if isfinite(value) else None for value in values]
+
+
+def load(folder: str | Path, learner: Learner | None = None, case: str | None = None) -> Learner:
+    """A trained learner from the folder of its run, ready to adapt.
+
+    Args:
+        folder: what ``innerloop run`` or ``train(out=…)`` wrote.
+        learner: what was trained, where it was no listed experiment.
+        case: which case's inner rate to take, where it was chosen for each; the first by default.
+
+    Raises:
+        InputError: there is no run, it is damaged, or of another learner.
+    """
+    if learner is not None:
+        return trained_prior(learner, folder)
+    trial, about = trial_of(folder)
+    prior, _ = checkpoint.read(Path(folder) / PRIOR)
+    result = Path(folder) / RESULT
+    cases = checkpoint.read_json(result)["cases"] if result.exists() else {}
+    if case is not None and case not in cases:
+        raise InputError(f"the run in {folder} has no case {case!r}; it has {', '.join(cases) or 'none yet'}")
+    rate = cases[case or next(iter(cases))]["rate"] if cases else trial.rates[0]
+    built = trial.scored(prior, rate)
+    return built.taking(about["settings"]["test_steps"]) if built.steps else built
+
+
+def trial_of(folder: str | Path) -> tuple[Trial, Row]:
+    """The trial that a folder's run was of, and what ``run.json`` says of it."""
+    from innerloop.experiments.catalogue import find
+
+    path = Path(folder) / RUN
+    if not path.is_file():
+        raise InputError(f"{folder} holds no run of a listed experiment: there is no {RUN}; give load the learner too")
+    about = checkpoint.read_json(path)
+    [experiment] = find(about["experiment"])
+    names = {field.name for field in fields(experiment.settings)}
+    settings = replace(experiment.settings, **{k: _plain(v) for k, v in about["settings"].items() if k in names})
+    return experiment.build(settings), about

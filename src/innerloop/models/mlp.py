@@ -1,0 +1,37 @@
+"""Multi-layer perceptrons."""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import nn
+
+Start = Literal["torch", "released"]
+
+
+def mlp(*sizes: int, start: Start = "torch", generator: torch.Generator | None = None) -> nn.Sequential:
+    """Linear layers of the given sizes with ReLU between them.
+
+    >>> [tuple(p.shape) for p in mlp(1, 40, 40, 1).parameters()]
+    [(40, 1), (40,), (40, 40), (40,), (1, 40), (1,)]
+
+    Args:
+        sizes: inputs, hidden units of each layer, outputs.
+        start: ``torch`` for PyTorch's own, weights and biases ~ U(±1/√inputs) of their layer;
+            ``released`` for that of MAML's code, weights ~ N(0, 0.01²) cut at two standard
+            deviations and biases 0. The paper prints neither; they train differently.
+        generator: where the weights are drawn from.
+
+    Source: Finn et al. 2017, arXiv:1703.03400, §5.1; its start: cbfinn/maml, ``utils.py``.
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        linear = nn.Linear(inputs, outputs)
+        if start == "released":
+            nn.init.trunc_normal_(linear.weight, std=0.01, a=-0.02, b=0.02, generator=generator)
+            nn.init.zeros_(linear.bias)
+        else:
+            for p in (linear.weight, linear.bias):
+                nn.init.uniform_(p, -(inputs**-0.5), inputs**-0.5, generator=generator)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,88 @@
+"""The papers' figures, as PNG."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.figure import Figure
+
+from innerloop.batches import one
+from innerloop.experiments import Trial
+from innerloop.params import Params
+from innerloop.report import Entry
+from innerloop.tasks import Sinusoids
+
+COLOURS = ("#1b6ca8", "#c8553d", "#4c956c", "#8e5ea2", "#c99a2e", "#5c677d", "#2a9d8f", "#b5838d", "#3d405b")
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def curves(listed: Sequence[Entry], metric: str = "MSE") -> Figure:
+    """A metric against steps, one panel a case, one line an experiment, with bands of 95 %.
+
+    The paper's numbers are crosses in the colour of their line. Fig. 3 and 6 of Finn et al. 2017.
+    """
+    cases = list(dict.fromkeys(e.case for e in listed))
+    labels = list(dict.fromkeys(_label(e) for e in listed))
+    figure = Figure(figsize=(4.6 * len(cases), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]
+    for panel, case in zip(panels, cases, strict=True):
+        longest = max(len(e.runs[0]["cases"][e.case]["mean"]) for e in listed)
+        for e in (e for e in listed if e.case == case):
+            colour = COLOURS[labels.index(_label(e)) % len(COLOURS)]
+            taken = len(e.runs[0]["cases"][case]["mean"])
+            points = [e.ours(step) for step in range(taken)] * (longest if taken == 1 else 1)
+            mean, half = torch.tensor(points).T
+            x = list(range(len(points)))
+            panel.plot(x, mean, color=colour, label=_label(e), ls="--" if taken == 1 else "-", marker="" if taken == 1 else "o", ms=3)
+            panel.fill_between(x, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
+            panel.plot(list(e.claim), list(e.claim.values()), "x", color=colour, ms=7, mew=1.8)
+        panel.set(title=case, xlabel="gradient steps", ylim=(0, None))
+        panel.grid(alpha=0.25)
+    panels[0].set_ylabel(f"{metric}  (× the paper's number)")
+    panels[-1].legend(fontsize=8)
+    return figure
+
+
+def _label(e: Entry) -> str:
+    return e.title + (f" ({e.changed})" if e.changed else "")
+
+
+def fits(trial: Trial, prior: Params, rates: Mapping[str, float], title: str, waves: int = 3, steps: Sequence[int] = (0, 1, 10)) -> Figure:
+    """Sine waves fitted from a few points: one row a wave, one column a choice of points.
+
+    Fig. 2 and 7 of Finn et al. 2017: 5 points, 10 points, and points in one half of the range.
+    """
+    shown = {name: source for name, source in (trial.pictured or {}).items() if isinstance(source, Sinusoids)}
+    figure = Figure(figsize=(4.2 * len(shown), 2.6 * waves), layout="constrained")
+    figure.suptitle(title)
+    rows = figure.subplots(waves, len(shown), squeeze=False, sharex=True)
+    styles = {0: (":", "#9aa5b1"), 1: ("--", "#6aa84f"), 10: ("-", "#1b6ca8")}
+    for column, (name, source) in enumerate(shown.items()):
+        learner = trial.scored(prior, _rate_for(source, rates)).taking(max(steps))
+        assert learner.model is not None, "a learner of a network has its model"
+        tasks, x = source.draw("test", 0, waves), torch.linspace(*source.x, 201)
+        for row in range(waves):
+            panel, task = rows[row][column], one(tasks, row)
+            panel.plot(x, source.curve(source.waves("test", row, 1)[0], x), color="#c0392b", lw=1.4, label="the wave")
+            with torch.no_grad():
+                path = learner.adapt(learner.prior, task.support)
+                for step in steps:
+                    style, colour = styles.get(step, ("-.", "#444444"))
+                    y = learner.model(path[learner.prepared + step], x[:, None])[:, 0]
+                    panel.plot(x, y, style, color=colour, lw=1.6, label=f"after {step} steps" if step else "before")
+            panel.plot(task.support[0][:, 0], task.support[1][:, 0], "^", color="#6a3d9a", ms=6, label="given points")
+            panel.grid(alpha=0.25)
+            if row == 0:
+                panel.set_title(name)
+    rows[0][-1].legend(fontsize=7)
+    return figure
+
+
+def _rate_for(source: Sinusoids, rates: Mapping[str, float]) -> float:
+    return rates.get(f"{source.shots}-shot", next(iter(rates.values())))

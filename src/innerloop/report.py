@@ -1,0 +1,238 @@
+"""Result lines → tables: paper beside ours, in Markdown and as one self-contained page."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from math import inf, isfinite
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from innerloop.errors import InputError
+from innerloop.experiments import RESULT, Experiment
+
+Row = Mapping[str, Any]
+
+BEGIN, END = "<!-- results: written by `innerloop report --readme` -->", "<!-- end of results -->"
+
+
+def read_rows(places: Iterable[Path]) -> list[Row]:
+    """Result lines of files, and of all ``result.json`` and ``*.jsonl`` in folders; quick ones are left out.
+
+    Of several lines with the same experiment, settings and seed, the last one counts.
+
+    Raises:
+        InputError: a file is not of result lines.
+    """
+    files: list[Path] = []
+    for place in places:
+        files += [place] if place.is_file() else sorted([*place.rglob("*.jsonl"), *place.rglob(RESULT)])
+    rows: dict[str, Row] = {}
+    for file in files:
+        if file.name == "metrics.jsonl":
+            continue
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            try:
+                row = json.loads(line)
+                key = json.dumps([row["experiment"], row["settings"]], sort_keys=True)
+            except (ValueError, KeyError, TypeError) as problem:
+                raise InputError(f"line {number} of {file} is no result line; remove it or name other files") from problem
+            if not row["quick"]:
+                rows[key] = row
+    return list(rows.values())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Runs of one experiment that differ by seed alone, and one of its cases."""
+
+    experiment: str
+    title: str
+    changed: str
+    case: str
+    claim: Mapping[int, float]
+    runs: Sequence[Row]
+
+    def ours(self, step: int) -> tuple[float, float]:
+        """Mean over seeds, and the mean half-width of their 95 % intervals over tasks; step −1 is the last."""
+        return self._over_seeds("mean", step), self._over_seeds("interval", step)
+
+    def _over_seeds(self, what: str, step: int) -> float:
+        values = [run["cases"][self.case][what][step] for run in self.runs]
+        return inf if None in values else fmean(values)
+
+    def each(self, step: int) -> list[float]:
+        """The mean of every seed."""
+        means = [run["cases"][self.case]["mean"][step] for run in self.runs]
+        return [inf if mean is None else mean for mean in means]
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that the paper reports, or else 1, 5 and 10 as far as they were taken."""
+        taken = len(self.runs[0]["cases"][self.case]["mean"])
+        return [s for s in (self.claim or (1, 5, 10)) if s < taken] or [0]
+
+    @property
+    def verdict(self) -> str:
+        """Whether ours is at most the paper's number at every step."""
+        if not self.claim:
+            return "no number printed"
+        beyond = [s for s, value in self.claim.items() if self.ours(s)[0] > value]
+        if not beyond:
+            return "met"
+        near = all(self.ours(s)[0] - self.ours(s)[1] <= self.claim[s] for s in beyond)
+        return ("within the interval" if near else "missed") + f" at {_list(beyond)}"
+
+
+def entries(rows: Iterable[Row], experiments: Mapping[str, Experiment]) -> list[Entry]:
+    """Rows grouped over seeds, in the order of the experiments; cases with a claim first."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["experiment"] in experiments:
+            groups.setdefault((row["experiment"], _changed(row, experiments[row["experiment"]])), []).append(row)
+    order = list(experiments)
+    listed = []
+    for (name, changed), runs in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
+        for case in runs[0]["cases"]:
+            claim = {int(step): value for step, value in runs[0]["claims"].get(case, {}).items()}
+            listed.append(Entry(name, experiments[name].title, changed, case, claim, sorted(runs, key=lambda r: r["settings"]["seed"])))
+    return listed
+
+
+def _changed(row: Row, experiment: Experiment) -> str:
+    """How a run's settings differ from the experiment's, the seed apart."""
+    standard = json.loads(json.dumps(asdict(experiment.settings)))
+    differ = {k: v for k, v in row["settings"].items() if k != "seed" and standard.get(k) != v}
+    return ", ".join(f"{key} {value}" for key, value in differ.items())
+
+
+def markdown(listed: Sequence[Entry]) -> str:
+    """A table with the paper's number beside ours for every case that the paper prints, or the first where none."""
+    lines = [
+        "| experiment | what | case | steps | paper | ours ± 95 % | seeds | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for e in headline(listed):
+        paper = " / ".join(f"{e.claim[s]:.2f}" for s in e.steps) if e.claim else "–"
+        name = f"`{e.experiment}`" + (f" ({e.changed})" if e.changed else "")
+        cells = [name, e.title, e.case, _steps(e), paper, _ours(e), str(len(e.runs)), e.verdict]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def headline(listed: Sequence[Entry]) -> list[Entry]:
+    """The cases that the paper prints a number for; of an experiment without any, the first."""
+    shown: list[Entry] = []
+    for e in listed:
+        first = not any((s.experiment, s.changed) == (e.experiment, e.changed) for s in shown)
+        if e.claim or (first and not any(o.claim for o in listed if o.experiment == e.experiment)):
+            shown.append(e)
+    return shown
+
+
+def _steps(e: Entry) -> str:
+    return " / ".join(map(str, e.steps)) if e.steps != [0] else "none"
+
+
+def _ours(e: Entry) -> str:
+    return " / ".join(_number(*e.ours(step)) for step in e.steps)
+
+
+def _number(mean: float, interval: float, digits: int = 2) -> str:
+    return f"{mean:.{digits}f} ± {interval:.{digits}f}" if isfinite(mean) else "diverged"
+
+
+def _list(steps: Sequence[int]) -> str:
+    return f"step {steps[0]}" if len(steps) == 1 else f"steps {', '.join(map(str, steps))}"
+
+
+def into_readme(path: Path, table: str) -> None:
+    """Put the table between the two marks of a file.
+
+    Raises:
+        InputError: the file lacks them.
+    """
+    from innerloop.checkpoint import write_whole
+
+    text = path.read_text()
+    if not (BEGIN in text and END in text):
+        raise InputError(f"{path} has no place for the table; add the lines {BEGIN} and {END}")
+    before, rest = text.split(BEGIN, 1)
+    write_whole(path, f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}")
+
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222; background: #fff }
+table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums }
+th, td { border-bottom: 1px solid #ddd; padding: .3em .7em; text-align: left; vertical-align: top }
+th { border-bottom: 2px solid #888 }
+figure { margin: 2em 0 } img { max-width: 100% } figcaption { color: #555 } code { font-size: .92em }
+.met { color: #17692f } .missed { color: #a3261b }
+"""
+
+
+def page(listed: Sequence[Entry], figures: Mapping[str, bytes]) -> str:
+    """One HTML page with tables and figures inside it: it can be sent as it is.
+
+    Args:
+        figures: PNG by caption.
+    """
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
+        f"<title>innerloop: results</title><style>{STYLE}</style><h1>Results</h1>",
+        "<p>Paper's numbers beside ours. ± is the half-width of the 95 % interval over tasks, 1.96 · sd / √tasks; with several seeds, "
+        "mean and half-width are averaged over them and each seed stands below.</p>",
+        _table(headline(listed)),
+    ]
+    for caption, png in figures.items():
+        data = base64.b64encode(png).decode()
+        parts.append(
+            f"<figure><img alt='{escape(caption)}' src='data:image/png;base64,{data}'><figcaption>{escape(caption)}</figcaption></figure>"
+        )
+    parts += ["<h2>After every step</h2>", *(_path(e) for e in listed), "<h2>How they were run</h2>", _runs(listed)]
+    return "\n".join(parts) + "\n"
+
+
+def _html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return "<table><tr>" + "".join(f"<th>{cell}</th>" for cell in head) + f"</tr>{body}</table>"
+
+
+def _table(listed: Sequence[Entry]) -> str:
+    rows = []
+    for e in listed:
+        seeds = "<br>".join(" / ".join(f"{e.each(s)[k]:.3f}" for s in e.steps) for k in range(len(e.runs)))
+        paper = " / ".join(f"{e.claim[s]:.2f}" for s in e.steps) if e.claim else "–"
+        verdict = f"<span class='{'met' if e.verdict == 'met' else 'missed' if 'missed' in e.verdict else ''}'>{escape(e.verdict)}</span>"
+        name = f"<code>{escape(e.experiment)}</code>" + (f"<br>{escape(e.changed)}" if e.changed else "")
+        rows.append([name, escape(e.title), escape(e.case), _steps(e), paper, _ours(e), seeds, verdict])
+    return _html_table(["experiment", "what", "case", "steps", "paper", "ours ± 95 %", "each seed", ""], rows)
+
+
+def _path(e: Entry) -> str:
+    steps = range(len(e.runs[0]["cases"][e.case]["mean"]))
+    head = [f"<code>{escape(e.experiment)}</code> {escape(e.changed)}, {escape(e.case)}", *map(str, steps)]
+    return _html_table(head, [["mean ± 95 %", *(_number(*e.ours(step), digits=3).replace(" ± ", "<br>± ") for step in steps)]])
+
+
+def _runs(listed: Sequence[Entry]) -> str:
+    rows = {}
+    for e in listed:
+        for run in e.runs:
+            rates = ", ".join(f"{case}: {c['rate']:g}" for case, c in run["cases"].items())
+            rows[e.experiment, e.changed, run["settings"]["seed"]] = [
+                f"<code>{escape(e.experiment)}</code> {escape(e.changed)}",
+                str(run["settings"]["seed"]),
+                f"{run['settings']['iterations']:,}",
+                rates,
+                str(run["cases"][e.case]["tasks"]),
+                escape(run["engine"]["plan"]),
+                f"{run['seconds']:.0f} s",
+                f"{run['peak_memory_mb']} MB",
+                escape(f"torch {run['versions']['torch']}, {run['machine']['cpu']}, {run['machine']['threads']} threads"),
+                escape(str(run["commit"])),
+            ]
+    head = ["experiment", "seed", "iterations", "inner rate", "test tasks", "engine", "time", "memory", "with", "commit"]
+    return _html_table(head, rows.values())

@@ -1,0 +1,5 @@
+"""Kinds of step, one a file: pure functions ``(params, batch) → params``."""
+
+from innerloop.steps.descend import Rate, descend
+
+__all__ = ["Rate", "descend"]

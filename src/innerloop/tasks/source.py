@@ -1,0 +1,96 @@
+"""What a task source is, and one made of a function."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol
+
+import torch
+
+from innerloop.batches import join, some, stack, tensors
+from innerloop.errors import InputError
+from innerloop.learner import Task
+
+
+class Source(Protocol):
+    """Tasks by number: the same (seed, split, number) always gives the same task."""
+
+    @property
+    def seed(self) -> int: ...
+
+    def draw(self, split: str, first: int, count: int) -> Task:
+        """Tasks ``first`` … ``first + count − 1`` of a split, stacked."""
+        ...
+
+
+def generator_of(*key: object) -> torch.Generator:
+    """A generator for a key: equal keys give equal streams, different keys unrelated ones."""
+    digest = blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def from_blocks(block: Callable[[int], Task], size: int, first: int, count: int) -> Task:
+    """Tasks ``first`` … of a sequence that is made in blocks of ``size``; ``block(b)`` gives one."""
+    parts, number = [], first
+    while number < first + count:
+        b, offset = divmod(number, size)
+        n = min(size - offset, first + count - number)
+        parts.append(some(block(b), offset, offset + n))
+        number += n
+    return join(parts)
+
+
+@dataclass(frozen=True)
+class FunctionSource:
+    """Tasks that a function makes, one at a time."""
+
+    make: Callable[[torch.Generator], Task]
+    test: Callable[[torch.Generator], Task] | None = None
+    seed: int = 0
+
+    def draw(self, split: str, first: int, count: int) -> Task:
+        make = self.test if self.test and split == "test" else self.make
+        tasks = [make(generator_of(self.seed, split, i)) for i in range(first, first + count)]
+        if wrong := [task for task in tasks if not isinstance(task, Task)]:
+            kind = type(wrong[0]).__name__
+            raise InputError(f"{make.__name__} gives {kind}; return innerloop.Task(support=(x, y), query=(x, y))")
+        try:
+            batch = stack(tasks)
+        except (RuntimeError, ValueError, KeyError) as problem:
+            raise InputError(f"tasks {first} to {first + count - 1} of {split!r} differ in shape: {problem}") from problem
+        for part, content in batch._asdict().items():
+            for finite in (t.isfinite().reshape(len(t), -1).all(1) for t in tensors(content)):
+                if not finite.all():
+                    number = first + int(finite.int().argmin())
+                    raise InputError(
+                        f"the {part} of task {number} of {split!r} holds NaN or infinity; clean the data or leave the task out"
+                    )
+        return batch
+
+    def __repr__(self) -> str:
+        names = ", ".join(f.__name__ for f in (self.make, self.test) if f)
+        return f"from_function({names}, seed={self.seed})"
+
+
+def from_function(
+    make: Callable[[torch.Generator], Task], test: Callable[[torch.Generator], Task] | None = None, seed: int = 0
+) -> FunctionSource:
+    """A source of tasks from a function that makes one.
+
+    Args:
+        make: ``generator → Task``; takes all its randomness from the generator, and gives
+            the same shapes every time.
+        test: makes the tasks of the ``test`` split, where they come from elsewhere.
+        seed: any whole number.
+
+    >>> def line(generator):
+    ...     slope, x = torch.randn(1, generator=generator), torch.rand(20, 1, generator=generator)
+    ...     return Task(support=(x[:5], slope * x[:5]), query=(x[5:], slope * x[5:]))
+    >>> from_function(line).draw("train", first=0, count=4).support[0].shape
+    torch.Size([4, 5, 1])
+
+    Raises:
+        InputError: when drawing, where a task is no ``Task``, differs in shape from the
+            others, or holds NaN or infinity.
+    """
+    return FunctionSource(make, test, seed)

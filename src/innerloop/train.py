@@ -1,0 +1,311 @@
+"""The outer loop: draw tasks, take the meta-gradient, let a torch optimiser step; log, save, resume."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from innerloop import checkpoint
+from innerloop.batches import one, onto, tensors
+from innerloop.engine import Plan, choose
+from innerloop.errors import InputError
+from innerloop.learner import Learner, Task, meta_loss, task_loss
+from innerloop.params import Params
+from innerloop.progress import bar
+from innerloop.tasks import Source
+
+CHECKPOINT, PRIOR, METRICS = "checkpoint.safetensors", "prior.safetensors", "metrics.jsonl"
+
+Row = dict[str, Any]
+
+
+class Diverged(ArithmeticError):
+    """A loss became NaN or infinite; the message names the iteration, the task and the step."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came, and the state is saved where there is a folder to save it to."""
+
+    def __init__(self, line: str, signal_number: int):
+        super().__init__(line)
+        self.signal_number = signal_number
+
+
+def adam(rate: float) -> Callable[[list[Tensor]], Optimizer]:
+    """Adam with the given rate, for ``train(optimizer=…)``."""
+    return lambda params: torch.optim.Adam(params, rate, fused=True)
+
+
+def train(
+    learner: Learner,
+    tasks: Source,
+    iterations: int,
+    *,
+    meta_batch: int = 25,
+    outer_rate: float = 1e-3,
+    optimizer: Callable[[list[Tensor]], Optimizer] | None = None,
+    engine: str = "auto",
+    chunk: int | None = None,
+    device: str = "cpu",
+    out: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 5_000,
+    log_every: int = 100,
+    validation_tasks: int = 100,
+    progress: bool = True,
+    track: bool = False,
+    log: Callable[[Row], None] = lambda row: None,
+) -> Learner:
+    """The learner with its prior trained: θ ← outer(θ, ∇_θ mean_i L_i(φ_i(θ))).
+
+    Iteration *n* takes the tasks n·meta_batch … (n + 1)·meta_batch − 1 of the source's
+    ``train`` split, so a run is a function of learner, source and settings; continuing one
+    gives bit for bit what an unbroken one would have.
+
+    Args:
+        learner: it stays as it is.
+        tasks: where tasks come from.
+        iterations: in all, those of a continued run included.
+        meta_batch: tasks of one iteration.
+        outer_rate: Adam's rate.
+        optimizer: ``list of tensors → torch optimiser``, in the place of Adam.
+        engine: one of ``engine.ENGINES``; ``auto`` compiles where the run is long enough. A
+            continued run keeps the plan it began with.
+        chunk: tasks that are in memory together.
+        device: such as ``cpu`` or ``cuda``.
+        out: folder for ``metrics.jsonl``, ``checkpoint.safetensors`` and, at the end,
+            ``prior.safetensors``; nothing is written where None.
+        resume: go on from the folder's checkpoint.
+        checkpoint_every: iterations between checkpoints; validation comes with them.
+        log_every: iterations that a line of metrics averages.
+        validation_tasks: tasks of the ``val`` split whose mean loss is logged; none where 0.
+        progress: show a bar.
+        track: write TensorBoard events into ``out`` too.
+        log: is called with every line of metrics.
+
+    Raises:
+        InputError: a setting or the data cannot be used.
+        Diverged: a loss became NaN or infinite; the last checkpoint stays.
+        Stopped: Ctrl-C or SIGTERM came; the state is saved.
+
+    >>> from innerloop import Sinusoids, maml, mlp, mse
+    >>> net = mlp(1, 8, 1)
+    >>> trained = train(maml(net, mse(net)), Sinusoids(), iterations=2, progress=False)
+    >>> trained.prior.keys() == maml(net, mse(net)).prior.keys()
+    True
+    """
+    _positive(meta_batch=meta_batch, outer_rate=outer_rate, checkpoint_every=checkpoint_every, log_every=log_every)
+    if iterations < 0 or validation_tasks < 0:
+        raise InputError(f"iterations is {iterations} and validation_tasks {validation_tasks}; neither can be below 0")
+    if (resume or track) and out is None:
+        raise InputError("resume and track need the folder of the run; give out=…")
+    plan = Plan.named(engine, chunk)
+    params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
+    outer = (optimizer or adam(outer_rate))(list(params.values()))
+    first, pending = 0, []
+    folder = None if out is None else Path(out)
+    if folder and resume:
+        first, pending, plan = _restore(folder, params, outer, learner)
+
+    def draw(iteration: int) -> Task:
+        return onto(tasks.draw("train", iteration * meta_batch, meta_batch), device)
+
+    if first >= iterations:
+        return _finished(learner, params, folder)
+    batch = draw(first)
+    _check(learner, params, batch)
+    if folder:
+        checkpoint.writable(folder)
+
+    with bar("training", iterations, first, progress) as shown, _log(folder, first, track, log) as write:
+        with torch.random.fork_rng():  # measuring draws what a net's dropout draws; the run must not depend on it
+            plan, gradient_of, measured = choose(learner, params, batch, iterations - first, plan, chunk, shown.say)
+        if plan.compiled or measured:
+            shown.say("")
+        write({"iteration": first, "engine": str(plan), "measured": measured})
+        shown.restart()
+
+        def keep(done: int) -> None:
+            if not all(p.isfinite().all() for p in params.values()):
+                raise Diverged(f"the prior became NaN or infinite before iteration {done}; lower outer_rate ({outer_rate})")
+            if folder:
+                _save(folder / CHECKPOINT, done, params, outer, pending, plan)
+
+        with _signals() as received:
+            for iteration in range(first, iterations):
+                if iteration > first:
+                    batch = draw(iteration)
+                gradient, loss = gradient_of(params, batch)
+                value = loss.item()
+                if not value - value == 0:
+                    raise _diverged(learner, params, batch, iteration, iteration * meta_batch)
+                for name, p in params.items():
+                    p.grad = gradient[name]
+                outer.step()
+                pending.append(value)
+                done = iteration + 1
+                if done % log_every == 0 or done == iterations:
+                    write({"iteration": done, "loss": sum(pending) / len(pending)})
+                    pending.clear()
+                if done % checkpoint_every == 0 or done == iterations:
+                    keep(done)
+                    if validation_tasks:
+                        write({"iteration": done, "val": _validate(learner, params, tasks, validation_tasks, device)})
+                shown.to(done, f"loss {value:.3g}")
+                if received and done < iterations:
+                    keep(done)
+                    where = f"saved in {folder}; continue with resume" if folder else "nothing is saved: no out folder was given"
+                    raise Stopped(f"stopped after iteration {done} of {iterations}, {where}", received[0])
+    return _finished(learner, params, folder)
+
+
+def _finished(learner: Learner, params: Params, folder: Path | None) -> Learner:
+    trained = replace(learner, prior={name: p.detach() for name, p in params.items()})
+    if folder:
+        checkpoint.save(folder / PRIOR, trained.prior, {})
+    return trained
+
+
+def _positive(**settings: float) -> None:
+    for name, value in settings.items():
+        if not value > 0:
+            raise InputError(f"{name} is {value}; it must be above 0")
+
+
+def _validate(learner: Learner, params: Params, tasks: Source, n: int, device: str) -> float:
+    with torch.no_grad():
+        return meta_loss(learner)(params, onto(tasks.draw("val", 0, n), device)).item()
+
+
+def _check(learner: Learner, params: Params, batch: Task) -> None:
+    """Run one task in the open, so that a mistake in it shows its own message and not the compiler's."""
+    for name, p in params.items():
+        if not p.isfinite().all():
+            raise InputError(f"the prior's {name} holds NaN or infinity; start from a fresh network")
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            task_loss(learner)(params, one(batch, 0))
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, IndexError, KeyError) as problem:
+        shapes = ", ".join(str(list(t.shape)) for t in tensors(one(batch, 0)))
+        line = str(problem).strip().splitlines()[0]
+        raise InputError(
+            f"the loss of a task with tensors of shapes {shapes} cannot be computed: {line}; see that they fit network and loss"
+        ) from problem
+
+
+def _diverged(learner: Learner, params: Params, batch: Task, iteration: int, number: int) -> Exception:
+    """Why a loss is not a number: the data, or which task after which step."""
+    for k in range(len(tensors(batch)[0])):
+        task: Task = one(batch, k)
+        where = f"iteration {iteration}: task {number + k} of 'train'"
+        for part, content in task._asdict().items():
+            if not all(t.isfinite().all() for t in tensors(content)):
+                return InputError(f"{where} holds NaN or infinity in its {part}; clean the data or leave the task out")
+        with torch.no_grad():
+            path = learner.adapt(params, task.support)
+            for step, moved in enumerate(path):
+                if not all(p.isfinite().all() for p in moved.values()):
+                    return Diverged(f"{where} has NaN or infinite parameters after step {step}; lower the inner rate")
+            if not learner.loss(path[-1], task.query).isfinite():
+                return Diverged(f"{where} has a NaN or infinite loss after step {len(path) - 1}; lower the inner or the outer rate")
+    return Diverged(f"iteration {iteration}: the mean loss of the tasks from {number} on is NaN or infinite; lower the outer rate")
+
+
+def _save(path: Path, done: int, params: Params, outer: Optimizer, pending: list[float], plan: Plan) -> None:
+    state = outer.state_dict()
+    kept = {f"prior.{name}": p for name, p in params.items()}
+    plain: dict[str, Any] = {}
+    for index, moments in state["state"].items():
+        for key, value in moments.items():
+            if isinstance(value, Tensor):
+                kept[f"outer.{index}.{key}"] = value
+            else:
+                plain[f"{index}.{key}"] = value
+    kept["pending"] = torch.tensor(pending, dtype=torch.float64)
+    kept["random"] = torch.get_rng_state()
+    about = {"iteration": done, "plan": asdict(plan), "outer": plain, "groups": state["param_groups"]}
+    checkpoint.save(path, kept, about)
+
+
+def _restore(folder: Path, params: Params, outer: Optimizer, learner: Learner) -> tuple[int, list[float], Plan]:
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise InputError(f"there is no run to resume in {folder}; leave --resume out to start one")
+    kept, about = checkpoint.read(path)
+    saved = {name.removeprefix("prior."): t for name, t in kept.items() if name.startswith("prior.")}
+    for name, p in checkpoint.fitting(learner.prior, saved, path).items():
+        params[name].copy_(p)
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in [*kept.items(), *((f"outer.{key}", value) for key, value in about["outer"].items())]:
+        if name.startswith("outer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    outer.load_state_dict({"state": state, "param_groups": about["groups"]})
+    torch.set_rng_state(kept["random"])
+    return about["iteration"], kept["pending"].tolist(), Plan(**about["plan"])
+
+
+@contextmanager
+def _log(folder: Path | None, first: int, track: bool, also: Callable[[Row], None]) -> Iterator[Callable[[Row], None]]:
+    """A function that writes a line of metrics; lines after iteration ``first`` of an earlier start are dropped."""
+    path = folder / METRICS if folder else None
+    if path:
+        old = path.read_text().splitlines(keepends=True) if first and path.exists() else []
+        checkpoint.write_whole(path, "".join(line for line in old if json.loads(line)["iteration"] <= first))
+    began = time.perf_counter()
+    with path.open("a", buffering=1) if path else nullcontext() as file, _board(folder if track else None) as board:
+
+        def write(row: Row) -> None:
+            row = {**row, "seconds": round(time.perf_counter() - began, 3)}
+            if file:
+                file.write(json.dumps(row) + "\n")
+            for key in row.keys() & {"loss", "val"}:
+                board(key, row[key], row["iteration"])
+            also(row)
+
+        yield write
+
+
+@contextmanager
+def _board(folder: Path | None) -> Iterator[Callable[[str, float, int], None]]:
+    if folder is None:
+        yield lambda key, value, iteration: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as problem:
+        raise InputError("track needs TensorBoard; install innerloop[track]") from problem
+    with SummaryWriter(str(folder)) as writer:
+        yield writer.add_scalar
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are noted, for the loop to end after its iteration; a second one ends at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may handle signals
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

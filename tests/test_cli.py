@@ -1,0 +1,235 @@
+"""The command line: bad input in one line with exit code 2, and every experiment in seconds."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import innerloop as il
+from innerloop import InputError, experiments
+from innerloop.cli import main
+
+RUN = "maml/sinusoid/seed0"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every experiment, run with --quick."""
+    out = tmp_path_factory.mktemp("runs")
+    for name in experiments.catalogue():
+        assert main(["run", name, "--quick", "--out", str(out), "--no-progress"]) == 0
+    return out
+
+
+def test_every_experiment_runs_and_leaves_figures_and_a_result_line(runs: Path) -> None:
+    assert len(experiments.catalogue()) == 10
+    for name, experiment in experiments.catalogue().items():
+        folder = runs / name / "seed0"
+        assert {p.name for p in folder.iterdir()} >= {
+            "result.json",
+            "scores.safetensors",
+            "prior.safetensors",
+            "curves.png",
+            "fits.png",
+        } - ({"fits.png"} if name == "maml/sinusoid-oracle" else set())
+        assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+        [line] = (folder / "result.json").read_text().splitlines()
+        row = json.loads(line)
+        assert row["experiment"] == name
+        assert row["quick"] is True
+        assert row["claims"] == {case: {str(k): v for k, v in claim.items()} for case, claim in experiment.claims.items()}
+        assert list(row["cases"]) == ["5-shot", "10-shot", "20-shot"]
+        assert len(row["cases"]["5-shot"]["mean"]) == (1 if name == "maml/sinusoid-oracle" else 11)
+        assert row["versions"]["torch"] == torch.__version__
+        assert row["peak_memory_mb"] > 100
+
+
+def test_a_run_loads_in_two_statements_and_predicts_from_ten_points(runs: Path) -> None:
+    learner = il.load(runs / RUN)
+    x = torch.linspace(-5, 5, 10)[:, None]
+    y = il.predict(learner, support=(x, x.sin()), x=x)
+    assert y.shape == (10, 1)
+    assert len(learner.steps) == 10
+    assert (y - x.sin()).square().mean() < (il.predict(learner, (x, x.sin()), x, steps=0) - x.sin()).square().mean()
+
+
+def test_what_is_loaded_scores_what_was_written(runs: Path) -> None:
+    for name in ("maml/sinusoid", "maml/sinusoid-multitask", "maml/sinusoid-oracle"):
+        row = json.loads((runs / name / "seed0/result.json").read_text())
+        learner = il.load(runs / name / "seed0", case="10-shot")
+        tasks = il.Sinusoids(shots=10, queries=100, identity=name.endswith("oracle"))
+        assert il.evaluate(learner, tasks, n_tasks=20).mean.tolist() == pytest.approx(row["cases"]["10-shot"]["mean"], rel=1e-4)
+
+
+def test_own_learners_load_too(tmp_path: Path) -> None:
+    net = il.mlp(1, 4, 1)
+    trained = il.train(il.maml(net, il.mse(net)), il.Sinusoids(), 2, out=tmp_path, progress=False)
+    loaded = il.load(tmp_path, il.maml(net, il.mse(net)))
+    torch.testing.assert_close(loaded.prior, trained.prior, rtol=0, atol=0)
+    with pytest.raises(InputError, match=r"holds no run of a listed experiment.*give load the learner too"):
+        il.load(tmp_path)
+
+
+def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+BAD = [
+    (["rnu"], "no command 'rnu'; did you mean run?"),
+    (["run"], "run needs the name of an experiment first; innerloop list shows them"),
+    (["run", "maml/sinusod"], "no experiment 'maml/sinusod'; did you mean maml/sinusoid?"),
+    (["run", "maml/sinusoid", "--iteratons", "5"], "Unrecognized options: --iteratons, 5; did you mean --iterations"),
+    (["run", "maml/sinusoid", "--rate", "fast"], "Error parsing --rate: could not convert string to float: 'fast'; see innerloop run"),
+    (["run", "maml/sinusoid", "--rate"], "Missing value for argument '--rate'"),
+    (["run", "maml/sinusoid", "--resume"], "there is no run to resume in OUT/maml/sinusoid/seed0; leave --resume out to start one"),
+    (["run", "maml/sinusoid", "--engine", "vmpa"], "no engine 'vmpa'; did you mean vmap?"),
+    (["run", "maml/sinusoid", "--chunk", "0"], "chunk is 0"),
+    (["run", "maml/sinusoid", "--meta-batch", "0"], "meta_batch is 0; it must be above 0"),
+    (["run", "maml/sinusoid", "--outer-rate", "nan"], "outer_rate is nan; it must be above 0"),
+    (["run", "maml/sinusoid", "--shots", "0"], "a task has 0 shots and 10 queries; it needs at least one of each"),
+    (["run", "maml/sinusoid", "--device", "tpu9"], "device 'tpu9' cannot be used"),
+    (["run", "maml/sinusoid", "--test-tasks", "0", "--iterations", "1"], "test_tasks is 0 and test_steps 10; score at least 1 task"),
+    (["list", "omniglut"], "no experiment matches 'omniglut'"),
+    (["evaluate", "nowhere"], "nowhere holds no run of a listed experiment"),
+    (["compare", "nowhere", "there"], "there is no nowhere/scores.safetensors; check the folder's name"),
+    (["adapt", "nowhere", "--support", "a.csv", "--query", "b.csv"], "there is no file a.csv; check its name"),
+    (["report", "--results", "nowhere"], "no result lines in nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_is_one_line_with_code_2_and_writes_nothing(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = ["--out", "OUT", "--no-progress"] if arguments[0] == "run" and len(arguments) > 1 and arguments[-1] != "--rate" else []
+    code, _, err = said([*arguments, *out], capsys)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert err.startswith(f"innerloop: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_not_writable_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o500)
+    code, _, err = said(["run", "maml/sinusoid", "--quick", "--out", str(tmp_path)], capsys)
+    assert code == 2
+    assert "cannot make the folder" in err
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    code, _, err = said(["run", "maml/sinusoid", "--quick", "--out", str(tmp_path / "file")], capsys)
+    assert code == 2
+    assert err.startswith(f"innerloop: cannot make the folder {tmp_path}/file/{RUN}: ")
+    assert err.endswith("choose another with --out\n")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_is_not_overwritten_by_mistake(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (runs / RUN / "result.json").read_text()
+    code, _, err = said(["run", "maml/sinusoid", "--quick", "--out", str(runs)], capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds a run already; go on with --resume, start anew with --overwrite, or choose another --out" in err
+    code, _, err = said(["run", "maml/sinusoid", "--quick", "--out", str(runs), "--resume", "--rate", "0.5"], capsys)
+    assert code == 2
+    assert "was run with rate 0.01; resume it with the same" in err
+    assert (runs / RUN / "result.json").read_text() == before
+
+
+def test_a_damaged_run_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / RUN
+    folder.mkdir(parents=True)
+    for name in ("run.json", "result.json", "prior.safetensors", "checkpoint.safetensors"):
+        content = (runs / RUN / name).read_bytes()
+        (folder / name).write_bytes(content if name.endswith("json") else content[:-20])
+    code, _, err = said(["evaluate", str(folder)], capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "prior.safetensors is truncated or no safetensors file" in err
+    code, _, err = said(["run", "maml/sinusoid", "--quick", "--resume", "--out", str(tmp_path)], capsys)
+    assert code == 2
+    assert "checkpoint.safetensors is truncated or no safetensors file" in err
+    (folder / "run.json").write_text("{")
+    code, _, err = said(["evaluate", str(folder)], capsys)
+    assert code == 2
+    assert "run.json is damaged" in err
+
+
+def test_a_run_of_the_command_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    how = ["--test-tasks", "10", "--no-progress", "--engine", "vmap"]
+    assert main(["run", "maml/sinusoid", "--iterations", "12", "--out", str(tmp_path / "a"), *how]) == 0
+    assert main(["run", "maml/sinusoid", "--iterations", "7", "--out", str(tmp_path / "b"), *how]) == 0
+    assert main(["run", "maml/sinusoid", "--iterations", "12", "--out", str(tmp_path / "b"), *how, "--resume"]) == 0
+    a, b = (json.loads((tmp_path / x / RUN / "result.json").read_text()) for x in "ab")
+    assert a["cases"] == b["cases"]
+    assert a["settings"] == b["settings"]
+
+
+def test_list_shows_claims_and_what_is_done(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said(["list", "--results", str(runs)], capsys)
+    assert code == 0
+    for name in experiments.catalogue():
+        assert name in out
+    assert "0.67" in out
+
+
+def test_evaluate_compare_and_adapt(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said(["evaluate", str(runs / RUN), "--tasks", "20"], capsys)
+    row = json.loads((runs / RUN / "result.json").read_text())
+    assert code == 0
+    assert f"{row['cases']['5-shot']['mean'][10]:.4f} ±" in out
+
+    code, out, _ = said(["compare", str(runs / RUN), str(runs / "maml/sinusoid-random/seed0")], capsys)
+    assert code == 0
+    other = json.loads((runs / "maml/sinusoid-random/seed0/result.json").read_text())
+    assert f"{row['cases']['20-shot']['mean'][10] - other['cases']['20-shot']['mean'][10]:.4f} ±" in out
+
+    (tmp_path / "support.csv").write_text("x,y\n0,0\n1,0.84\n2,0.91\n")
+    (tmp_path / "query.csv").write_text("x\n0.5\n1.5\n")
+    code, out, _ = said(["adapt", str(runs / RUN), "--support", f"{tmp_path}/support.csv", "--query", f"{tmp_path}/query.csv"], capsys)
+    expected = il.predict(il.load(runs / RUN), ([[0.0], [1.0], [2.0]], [[0.0], [0.84], [0.91]]), [[0.5], [1.5]])
+    assert [float(line) for line in out.split()] == pytest.approx(expected.flatten().tolist(), rel=1e-4)
+
+    (tmp_path / "query.csv").write_text("1,2\n")
+    code, _, err = said(["adapt", str(runs / RUN), "--support", f"{tmp_path}/support.csv", "--query", f"{tmp_path}/query.csv"], capsys)
+    assert code == 2
+    assert "the support needs its outputs behind the inputs" in err
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["run", "--help"], ["run", "maml/sinusoid", "--help"]):
+        code, out, _ = said(arguments, capsys)
+        assert code == 0
+        assert set(re.findall(r"--[a-z-]+", out)) >= {
+            "--iterations",
+            "--rate",
+            "--seed",
+            "--device",
+            "--quick",
+            "--resume",
+            "--out",
+            "--engine",
+        }
+    code, out, _ = said([], capsys)
+    assert code == 0
+    assert all(name in out for name in ("list", "run", "evaluate", "compare", "report", "adapt", "doctor"))
+
+
+def test_doctor_tries_things_out(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said(["doctor"], capsys)
+    assert code == 0
+    assert torch.__version__ in out
+    assert "torch.compile" in out
+
+
+def test_the_command_is_installed() -> None:
+    done = subprocess.run([sys.executable, "-m", "innerloop", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{il.__version__}\n"

@@ -1,0 +1,54 @@
+"""Imports only go up, and the core needs torch and numpy alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import innerloop
+
+SRC = Path(innerloop.__file__).parent
+
+LAYERS = [
+    "errors", "params", "batches", "learner", "steps", "losses", "methods", "engine", "models", "tasks", "progress",
+    "checkpoint", "train", "evaluate", "environment", "experiments", "report", "plots", "doctor", "cli",
+]  # fmt: skip
+
+
+def layer(module: str) -> str:
+    return module.removeprefix("innerloop.").split(".")[0]
+
+
+def test_a_module_imports_only_from_those_above_it() -> None:
+    found = {path.relative_to(SRC).parts[0].removesuffix(".py") for path in SRC.rglob("*.py")}
+    assert found - {"__init__", "__main__"} == set(LAYERS)
+    wrong = []
+    for path in SRC.rglob("*.py"):
+        own = path.relative_to(SRC).parts[0].removesuffix(".py")
+        if own in ("__init__", "__main__"):
+            continue
+        imported = [node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        below = [m for m in imported if m.startswith("innerloop.") and LAYERS.index(layer(m)) > LAYERS.index(own)]
+        wrong += [f"{path.relative_to(SRC)} imports {module}" for module in below]
+    assert wrong == []
+
+
+HIDDEN = """
+import sys
+for name in ("tyro", "rich", "safetensors", "matplotlib", "scipy", "sklearn", "jaxtyping", "beartype", "pandas", "tensorboard", "PIL"):
+    sys.modules[name] = None
+import innerloop as il
+net = il.mlp(1, 8, 1)
+trained = il.train(il.maml(net, il.mse(net)), il.Sinusoids(), 2, progress=False)
+print(il.evaluate(trained, il.Sinusoids(), n_tasks=3).values.shape[1], sorted(n for n in sys.modules if "_dynamo" in n)[:1])
+"""
+
+
+def test_the_core_runs_with_everything_but_torch_and_numpy_hidden() -> None:
+    done = subprocess.run([sys.executable, "-c", HIDDEN], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.split()[0] == "2"
+
+
+def test_the_core_of_the_core_is_small() -> None:
+    assert sum(len((SRC / name).read_text().splitlines()) for name in ("params.py", "learner.py")) < 150

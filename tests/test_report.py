@@ -1,0 +1,112 @@
+"""Result lines to tables."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from innerloop import InputError, report
+from innerloop.experiments import catalogue
+
+
+def row(
+    seed: int = 0, means: tuple[float | None, ...] = (3.0, 0.6, 0.5, 0.4, 0.3, 0.3), name: str = "maml/sinusoid", **settings: object
+) -> dict:
+    case = {"mean": means, "interval": [None if m is None else 0.05 for m in means], "sd": [1.0] * len(means), "rate": 0.01, "tasks": 600}
+    return {
+        "experiment": name,
+        "quick": False,
+        "settings": {**asdict(catalogue()[name].settings), "seed": seed, **settings},
+        "claims": {"5-shot": {"1": 0.67, "5": 0.38}},
+        "cases": {"5-shot": case, "10-shot": case},
+        "engine": {"plan": "vmap"},
+        "versions": {"torch": "2"},
+        "machine": {"cpu": "a", "threads": 2},
+        "commit": "abc",
+        "seconds": 1.0,
+        "peak_memory_mb": 1,
+    }
+
+
+def write(folder: Path, *rows: dict) -> Path:
+    (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return folder
+
+
+def entries(folder: Path) -> list[report.Entry]:
+    return report.entries(report.read_rows([folder]), catalogue())
+
+
+def test_seeds_are_averaged_and_the_paper_stands_beside(tmp_path: Path) -> None:
+    listed = entries(write(tmp_path, row(0), row(1, (3.0, 0.8, 0.5, 0.4, 0.3, 0.5))))
+    assert [(e.case, len(e.runs)) for e in listed] == [("5-shot", 2), ("10-shot", 2)]
+    assert report.markdown(listed).splitlines()[2:] == [
+        "| `maml/sinusoid` | MAML, α = 0.01 | 5-shot | 1 / 5 | 0.67 / 0.38 | 0.70 ± 0.05 / 0.40 ± 0.05 | 2 "
+        "| within the interval at steps 1, 5 |"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("means", "verdict"),
+    [
+        ((3.0, 0.67, 0.0, 0.0, 0.0, 0.38), "met"),
+        ((3.0, 0.71, 0.0, 0.0, 0.0, 0.38), "within the interval at step 1"),
+        ((3.0, 0.73, 0.0, 0.0, 0.0, 0.38), "missed at step 1"),
+        ((3.0, 0.60, 0.0, 0.0, 0.0, None), "missed at step 5"),
+    ],
+)
+def test_the_verdict_is_the_comparison_with_the_paper(means: tuple, verdict: str, tmp_path: Path) -> None:
+    assert entries(write(tmp_path, row(0, means)))[0].verdict == verdict
+
+
+def test_a_mean_with_a_diverged_task_is_said_to_be_so(tmp_path: Path) -> None:
+    assert "0.60 ± 0.05 / diverged" in report.markdown(entries(write(tmp_path, row(0, (3.0, 0.6, 0.0, 0.0, 0.0, None)))))
+
+
+def test_other_settings_stand_in_a_row_of_their_own(tmp_path: Path) -> None:
+    listed = entries(write(tmp_path, row(0), row(0, rate=0.5, iterations=9)))
+    assert [e.changed for e in report.headline(listed)] == ["", "iterations 9, rate 0.5"]
+    assert "`maml/sinusoid` (iterations 9, rate 0.5)" in report.markdown(listed)
+
+
+def test_the_last_of_equal_lines_counts_and_quick_ones_do_not(tmp_path: Path) -> None:
+    rows = report.read_rows([write(tmp_path, row(0), row(0, (1.0,) * 6), {**row(2), "quick": True})])
+    assert [r["cases"]["5-shot"]["mean"][0] for r in rows] == [1.0]
+
+
+def test_the_committed_results_are_result_lines_of_listed_experiments() -> None:
+    rows = report.read_rows([Path(__file__).parent.parent / "results"])
+    assert {r["experiment"] for r in rows} == set(catalogue())
+    for r in rows:
+        assert {case: {int(k): v for k, v in claim.items()} for case, claim in r["claims"].items()} == catalogue()[r["experiment"]].claims
+
+
+def test_the_table_in_the_readme_is_that_of_the_committed_results(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    copy = tmp_path / "README.md"
+    copy.write_text((root / "README.md").read_text())
+    report.into_readme(copy, report.markdown(entries(root / "results")))
+    assert copy.read_text() == (root / "README.md").read_text()
+
+
+def test_a_readme_without_a_place_for_the_table_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(InputError, match="has no place for the table"):
+        report.into_readme(tmp_path / "README.md", "table")
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_what_is_no_result_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row()) + "\n{}\n")
+    with pytest.raises(InputError, match=r"line 2 of .*rows.jsonl is no result line"):
+        report.read_rows([tmp_path])
+
+
+def test_the_page_holds_everything_itself(tmp_path: Path) -> None:
+    page = report.page(entries(write(tmp_path, row(0), row(1))), {"a <caption>": b"\x89PNG"})
+    assert "src='data:image/png;base64,iVBORw=='" in page
+    assert "a &lt;caption&gt;" in page
+    for outside in ("http:", "https:", "<script", "<link"):
+        assert outside not in page
+    assert page.count("<td>600</td>") == 2

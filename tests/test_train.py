@@ -1,0 +1,298 @@
+"""The outer loop: what it computes, keeps, resumes and refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import smooth_net
+from safetensors.torch import load_file
+from torch import nn
+
+import innerloop as il
+from innerloop import Diverged, InputError, Learner, Sinusoids, Task
+from innerloop.engine import Plan, choose, meta_gradient
+from innerloop.engine.plan import with_own_code
+from innerloop.train import train
+
+SOURCE = Sinusoids()
+
+
+def learner(hidden: int = 8, steps: int = 1, rate: float = 0.01) -> Learner:
+    net = il.mlp(1, hidden, 1, generator=torch.Generator().manual_seed(0))
+    return il.maml(net, il.mse(net), steps, rate)
+
+
+def same(a: il.learner.Params, b: il.learner.Params) -> None:
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_an_iteration_is_the_meta_gradient_and_one_adam_step() -> None:
+    start = learner()
+    params = {name: p.clone().requires_grad_() for name, p in start.prior.items()}
+    outer = torch.optim.Adam(params.values(), 1e-3)
+    for n in range(3):
+        gradient, _ = meta_gradient(start)({k: p.detach() for k, p in params.items()}, SOURCE.draw("train", 25 * n, 25))
+        for name, p in params.items():
+            p.grad = gradient[name]
+        outer.step()
+    trained = il.train(start, SOURCE, 3, progress=False)
+    torch.testing.assert_close(trained.prior, {name: p.detach() for name, p in params.items()}, rtol=1e-6, atol=1e-8)
+    assert trained.steps == start.steps
+    same(start.prior, learner().prior)
+
+
+def test_any_torch_optimiser_steps_outside() -> None:
+    start = learner()
+    gradient, _ = meta_gradient(start)(start.prior, SOURCE.draw("train", 0, 25))
+    trained = il.train(start, SOURCE, 1, optimizer=lambda params: torch.optim.SGD(params, 0.5), progress=False)
+    torch.testing.assert_close(trained.prior, {name: p - 0.5 * gradient[name] for name, p in start.prior.items()})
+
+
+def test_training_lowers_the_loss_after_adaptation() -> None:
+    rows: list[dict] = []
+    net = smooth_net(dtype=torch.float32)
+    start = il.maml(net, il.mse(net))
+    trained = il.train(start, SOURCE, 300, outer_rate=1e-2, progress=False, log=rows.append)
+    before, after = (il.evaluate(x, SOURCE, n_tasks=100).mean[1] for x in (start, trained))
+    assert after < 0.75 * before
+    assert [row["iteration"] for row in rows if "loss" in row] == [100, 200, 300]
+    assert rows[0]["engine"] == "vmap"
+    [val] = [row["val"] for row in rows if "val" in row]
+    assert val == pytest.approx(il.meta_loss(trained)(trained.prior, SOURCE.draw("val", 0, 100)).item())
+
+
+def test_a_line_of_metrics_is_the_mean_loss_since_the_last(tmp_path: Path) -> None:
+    each = tmp_path / "each"
+    il.train(learner(), SOURCE, 6, log_every=1, out=each, progress=False)
+    il.train(learner(), SOURCE, 6, log_every=3, out=tmp_path / "three", progress=False)
+    losses, means = (
+        [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "loss" in row]
+        for folder in (each, tmp_path / "three")
+    )
+    assert means == pytest.approx([sum(losses[:3]) / 3, sum(losses[3:]) / 3])
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_train import SOURCE, learner
+import innerloop as il
+def kill(row):
+    if row["iteration"] == 60 and "val" in row:  # written right after the checkpoint
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.manual_seed(0)
+il.train(learner(), SOURCE, 100, out=sys.argv[1], checkpoint_every=20, log_every=8, progress=False, log=kill)
+"""
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    how = {"checkpoint_every": 20, "log_every": 8, "progress": False}
+    torch.manual_seed(0)
+    straight = il.train(learner(), SOURCE, 100, out=tmp_path / "straight", **how)
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "killed", Path(__file__).parent], check=False)
+    assert done.returncode == -signal.SIGKILL
+    resumed = il.train(learner(), SOURCE, 100, out=tmp_path / "killed", resume=True, **how)
+    same(resumed.prior, straight.prior)
+    same(load_file(tmp_path / "killed" / "checkpoint.safetensors"), load_file(tmp_path / "straight" / "checkpoint.safetensors"))
+    lines = [
+        [
+            {k: v for k, v in json.loads(line).items() if k in ("iteration", "loss", "val")}
+            for line in text.splitlines()
+            if "engine" not in line
+        ]
+        for text in ((tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "straight"))
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_a_run_may_be_made_longer(tmp_path: Path) -> None:
+    il.train(learner(), SOURCE, 10, out=tmp_path, progress=False)
+    longer = il.train(learner(), SOURCE, 30, out=tmp_path, resume=True, progress=False)
+    same(longer.prior, il.train(learner(), SOURCE, 30, progress=False).prior)
+    same(il.train(learner(), SOURCE, 30, out=tmp_path, resume=True, progress=False).prior, longer.prior)
+
+
+def test_resuming_restores_the_random_state(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    start = il.pretrained(net, il.mse(net))
+    torch.manual_seed(0)
+    straight = il.train(start, SOURCE, 20, checkpoint_every=5, validation_tasks=0, out=tmp_path / "a", progress=False)
+    torch.manual_seed(0)
+    il.train(start, SOURCE, 10, checkpoint_every=5, validation_tasks=0, out=tmp_path / "b", progress=False)
+    torch.manual_seed(99)
+    same(
+        il.train(start, SOURCE, 20, checkpoint_every=5, validation_tasks=0, out=tmp_path / "b", resume=True, progress=False).prior,
+        straight.prior,
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_ends_the_run(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "innerloop", "run", "maml/sinusoid", "--out", str(tmp_path), "--engine", "vmap"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        metrics = tmp_path / "maml/sinusoid/seed0/metrics.jsonl"
+        for _ in range(600):
+            if metrics.exists() and metrics.read_text().count("loss"):
+                break
+            time.sleep(0.1)
+        os.kill(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in said
+    assert "stopped after iteration" in said.splitlines()[-1]
+    kept = il.checkpoint.read(metrics.with_name("checkpoint.safetensors"))[1]["iteration"]
+    assert f"stopped after iteration {kept} of 70000" in said
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoint(tmp_path: Path) -> None:
+    def late(generator: torch.Generator) -> Task:
+        x = torch.rand(4, 1, generator=generator)
+        return Task((x, x), (x, x * calls["scale"]))
+
+    calls = {"scale": 1.0}
+    start = learner()
+
+    def explode(row: dict) -> None:
+        if "val" in row:
+            calls["scale"] = 1e30
+
+    with pytest.raises(
+        Diverged, match=r"iteration 5: task 125 of 'train' has a NaN or infinite loss after step 1; lower the inner or the outer"
+    ):
+        il.train(start, il.from_function(late), 10, checkpoint_every=5, out=tmp_path, progress=False, log=explode)
+    assert il.checkpoint.read(tmp_path / "checkpoint.safetensors")[1]["iteration"] == 5
+
+
+def test_the_step_that_diverged_is_named() -> None:
+    with pytest.raises(Diverged, match=r"iteration 0: task 0 of 'train' has NaN or infinite parameters after step 2; lower the inner rate"):
+        il.train(learner(steps=3, rate=1e30), SOURCE, 1, progress=False)
+
+
+class Broken:
+    """Sinusoids with one NaN in the query of task 30."""
+
+    seed = 0
+
+    def draw(self, split: str, first: int, count: int) -> Task:
+        task = il.batches.map_tensors(torch.clone, SOURCE.draw(split, first, count))
+        if first <= 30 < first + count:
+            task.query[1][30 - first, 2] = torch.nan
+        return task
+
+
+def test_nan_in_the_data_is_told_from_divergence() -> None:
+    with pytest.raises(InputError, match=r"iteration 1: task 30 of 'train' holds NaN or infinity in its query"):
+        il.train(learner(), Broken(), 3, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"meta_batch": 0}, "meta_batch is 0; it must be above 0"),
+        ({"outer_rate": -1.0}, "outer_rate is -1.0; it must be above 0"),
+        ({"iterations": -1}, "iterations is -1"),
+        ({"engine": "vmpa"}, "no engine 'vmpa'; did you mean vmap?"),
+        ({"chunk": 0}, "chunk is 0; give the number of tasks"),
+        ({"resume": True}, "resume and track need the folder"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(how: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("?", r"\?")):
+        il.train(learner(), SOURCE, **({"iterations": 1, "progress": False} | how))
+
+
+def test_shapes_and_kinds_of_numbers_are_checked_before_the_first_iteration() -> None:
+    def source(**shapes: torch.Tensor) -> il.tasks.Source:
+        x, y = shapes.get("x", torch.ones(5, 1)), shapes.get("y", torch.ones(5, 1))
+        return il.from_function(lambda g: Task((x, y), (x, y)))
+
+    for wrong, message in [
+        (source(x=torch.ones(5, 2)), r"does not take x of shape \[5, 2\]"),
+        (source(y=torch.ones(5)), r"gives \[5, 1\] but y is \[5\]; they must agree"),
+        (source(x=torch.ones(5, 1).double()), "x is float64 but the network is float32; convert one"),
+        (source(y=torch.ones(5, 1).double()), "gives torch.float32 but y is torch.float64; convert y"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            il.train(learner(), wrong, 1, progress=False)
+    conv = nn.Conv2d(1, 1, 3)
+    with pytest.raises(InputError, match=r"the loss of a task with tensors of shapes \[5, 1\], .* cannot be computed: .*see that they fit"):
+        il.train(il.maml(conv, il.mse(conv)), source(), 1, progress=False)
+    with pytest.raises(InputError, match=r"a batch must be a pair \(x, y\), not Tensor of shape \[5, 1\]"):
+        il.train(learner(), il.from_function(lambda g: Task(torch.ones(5, 1), torch.ones(5, 1))), 1, progress=False)
+
+
+def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    il.train(learner(), SOURCE, 4, out=tmp_path, progress=False)
+    with pytest.raises(InputError, match=r"is of another network: net.0.weight is \[8, 1\] there but \[9, 1\] in the learner"):
+        il.train(learner(9), SOURCE, 8, out=tmp_path, resume=True, progress=False)
+    net = il.mlp(1, 8, 8, 1)
+    with pytest.raises(InputError, match=r"is of another learner: the file has no net.4.bias"):
+        il.train(il.maml(net, il.mse(net)), SOURCE, 8, out=tmp_path, resume=True, progress=False)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="is truncated or no safetensors file"):
+        il.train(learner(), SOURCE, 8, out=tmp_path, resume=True, progress=False)
+    with pytest.raises(InputError, match="there is no run to resume in"):
+        il.train(learner(), SOURCE, 8, out=tmp_path / "none", resume=True, progress=False)
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    il.checkpoint.write_whole(path, "old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        il.checkpoint.write_whole(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_events_for_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra 'track' is not installed")
+    il.train(learner(), SOURCE, 4, out=tmp_path, track=True, log_every=2, progress=False)
+    [events] = tmp_path.glob("events.out.tfevents.*")
+    assert events.stat().st_size > 100
+
+
+def test_auto_compiles_only_what_is_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, said = learner(), []
+    batch = SOURCE.draw("train", 0, 25)
+    plan, _, seconds = choose(start, start.prior, batch, 10, say=said.append)
+    assert (plan, said) == (Plan(), [])
+    assert list(seconds) == ["one iteration, vmap"]
+
+    def fail(*args: object, **how: object) -> None:
+        raise RuntimeError("no C++ compiler\nand much more")
+
+    monkeypatch.setattr(torch, "compile", lambda f, **how: fail)
+    plan, gradient_of, _ = choose(start, start.prior, batch, 10**9, say=said.append)
+    assert plan == Plan()
+    assert said == ["compiling", "compiling failed, running uncompiled: RuntimeError: no C++ compiler"]
+    torch.testing.assert_close(gradient_of(start.prior, batch), meta_gradient(start)(start.prior, batch))
+
+
+def test_many_learners_compile_in_one_process() -> None:
+    """torch keeps at most eight results of one code object; each learner has its own."""
+    batch = Sinusoids(shots=2, queries=2).draw("train", 0, 2)
+    for _ in range(10):
+        net = nn.Linear(1, 1)
+        start = il.pretrained(net, il.mse(net))
+        compiled = torch.compile(with_own_code(il.meta_loss(start)), fullgraph=True, backend="eager", dynamic=False)
+        torch.testing.assert_close(compiled(start.prior, batch), il.meta_loss(start)(start.prior, batch))
+
+
+def test_training_in_a_thread_leaves_signals_alone() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor() as pool:
+        trained = pool.submit(train, learner(), SOURCE, 3, progress=False).result()
+    same(trained.prior, il.train(learner(), SOURCE, 3, progress=False).prior)
