@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
-from innerloop import InputError, report
+from innerloop import InputError, plots, report
 from innerloop.experiments import catalogue
 
 
@@ -14,6 +15,7 @@ def row(
     seed: int = 0, means: tuple[float | None, ...] = (3.0, 0.6, 0.5, 0.4, 0.3, 0.3), name: str = "maml/sinusoid", **settings: object
 ) -> dict:
     case = {"mean": means, "interval": [None if m is None else 0.05 for m in means], "sd": [1.0] * len(means), "rate": 0.01, "tasks": 600}
+    case |= {"median": [0.1] * len(means), "diverged": [int(m is None) for m in means]}
     return {
         "experiment": name,
         "quick": False,
@@ -64,10 +66,24 @@ def test_a_mean_with_a_diverged_task_is_said_to_be_so(tmp_path: Path) -> None:
     assert "0.60 ± 0.05 / diverged" in report.markdown(entries(write(tmp_path, row(0, (3.0, 0.6, 0.0, 0.0, 0.0, None)))))
 
 
+def test_curves_are_drawn_where_a_mean_is_infinite_too(tmp_path: Path) -> None:
+    listed = entries(write(tmp_path, row(0), row(0, (3.0, 0.6, None, None), name="maml/sinusoid-pretrained")))
+    figure = plots.curves(listed)
+    assert [axes.get_title() for axes in figure.axes] == ["5-shot", "10-shot"]
+    lines = {str(line.get_label()): torch.tensor(line.get_ydata()).tolist() for line in figure.axes[0].lines}
+    assert lines["pretraining on all tasks: median, where the mean diverges"] == pytest.approx([0.1] * 4)
+    assert lines["MAML, α = 0.01"] == pytest.approx([3.0, 0.6, 0.5, 0.4, 0.3, 0.3])
+    assert plots.png(figure).startswith(b"\x89PNG")
+
+
 def test_other_settings_stand_in_a_row_of_their_own(tmp_path: Path) -> None:
     listed = entries(write(tmp_path, row(0), row(0, rate=0.5, iterations=9)))
     assert [e.changed for e in report.headline(listed)] == ["", "iterations 9, rate 0.5"]
     assert "`maml/sinusoid` (iterations 9, rate 0.5)" in report.markdown(listed)
+
+
+def test_settings_as_they_are_in_python_are_those_of_the_file(tmp_path: Path) -> None:
+    assert report.entries([row()], catalogue())[0].changed == ""
 
 
 def test_the_last_of_equal_lines_counts_and_quick_ones_do_not(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> None:
         _show_result(experiment, row)
         folder = folder_of(experiment, settings, options)
         files = [RESULT, *_draw(folder, row)]
-        out.print(f"{folder}/ has " + ", ".join(files) + ("; --quick only shows that it runs" if options.quick else ""))
+        print(f"{folder}/ has " + ", ".join(files) + ("; --quick only shows that it runs" if options.quick else ""))
 
 
 def _show_result(experiment: Experiment, row: report.Row) -> None:

@@ -31,6 +31,9 @@ def curves(listed: Sequence[Entry], metric: str = "MSE") -> Figure:
     labels = list(dict.fromkeys(_label(e) for e in listed))
     figure = Figure(figsize=(4.6 * len(cases), 4.2), layout="constrained")
     panels = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]
+    # A mean that diverges leaves the panel through the top, and the others stay readable.
+    highest = 1.1 * max(max(e.claim.values(), default=0.0) for e in listed)
+    highest = max(highest, *(1.2 * e.ours(0)[0] for e in listed))
     for panel, case in zip(panels, cases, strict=True):
         longest = max(len(e.runs[0]["cases"][e.case]["mean"]) for e in listed)
         for e in (e for e in listed if e.case == case):
@@ -41,11 +44,16 @@ def curves(listed: Sequence[Entry], metric: str = "MSE") -> Figure:
             x = list(range(len(points)))
             panel.plot(x, mean, color=colour, label=_label(e), ls="--" if taken == 1 else "-", marker="" if taken == 1 else "o", ms=3)
             panel.fill_between(x, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
+            if e.diverged:
+                panel.plot(
+                    x, [e.median(step) for step in range(taken)], ":", color=colour, label=f"{_label(e)}: median, where the mean diverges"
+                )
             panel.plot(list(e.claim), list(e.claim.values()), "x", color=colour, ms=7, mew=1.8)
-        panel.set(title=case, xlabel="gradient steps", ylim=(0, None))
+        panel.set(title=case, xlabel="gradient steps", ylim=(0, highest))
         panel.grid(alpha=0.25)
     panels[0].set_ylabel(f"{metric}  (× the paper's number)")
-    panels[-1].legend(fontsize=8)
+    shown = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    panels[-1].legend(shown.values(), shown.keys(), fontsize=8)
     return figure
 
 
@@ -75,7 +83,7 @@ def fits(trial: Trial, prior: Params, rates: Mapping[str, float], title: str, wa
                 for step in steps:
                     style, colour = styles.get(step, ("-.", "#444444"))
                     y = learner.model(path[learner.prepared + step], x[:, None])[:, 0]
-                    panel.plot(x, y, style, color=colour, lw=1.6, label=f"after {step} steps" if step else "before")
+                    panel.plot(x, y, style, color=colour, lw=1.6, label=f"after {step} step{'s' * (step > 1)}" if step else "before")
             panel.plot(task.support[0][:, 0], task.support[1][:, 0], "^", color="#6a3d9a", ms=6, label="given points")
             panel.grid(alpha=0.25)
             if row == 0:

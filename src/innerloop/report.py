@@ -12,6 +12,7 @@ from typing import Any
 
 from innerloop.errors import InputError
 from innerloop.experiments import RESULT, Experiment
+from innerloop.train import METRICS
 
 Row = Mapping[str, Any]
 
@@ -31,7 +32,7 @@ def read_rows(places: Iterable[Path]) -> list[Row]:
         files += [place] if place.is_file() else sorted([*place.rglob("*.jsonl"), *place.rglob(RESULT)])
     rows: dict[str, Row] = {}
     for file in files:
-        if file.name == "metrics.jsonl":
+        if file.name == METRICS:
             continue
         for number, line in enumerate(file.read_text().splitlines(), 1):
             try:
@@ -62,6 +63,15 @@ class Entry:
     def _over_seeds(self, what: str, step: int) -> float:
         values = [run["cases"][self.case][what][step] for run in self.runs]
         return inf if None in values else fmean(values)
+
+    def median(self, step: int) -> float:
+        """Median over tasks, averaged over seeds."""
+        return self._over_seeds("median", step)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a task of any seed has no finite score."""
+        return any(any(run["cases"][self.case]["diverged"]) for run in self.runs)
 
     def each(self, step: int) -> list[float]:
         """The mean of every seed."""
@@ -103,8 +113,8 @@ def entries(rows: Iterable[Row], experiments: Mapping[str, Experiment]) -> list[
 
 def _changed(row: Row, experiment: Experiment) -> str:
     """How a run's settings differ from the experiment's, the seed apart."""
-    standard = json.loads(json.dumps(asdict(experiment.settings)))
-    differ = {k: v for k, v in row["settings"].items() if k != "seed" and standard.get(k) != v}
+    standard, own = (json.loads(json.dumps(settings)) for settings in (asdict(experiment.settings), row["settings"]))
+    differ = {k: v for k, v in own.items() if k != "seed" and standard.get(k) != v}
     return ", ".join(f"{key} {value}" for key, value in differ.items())
 
 

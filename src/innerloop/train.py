@@ -128,7 +128,7 @@ def train(
 
     with bar("training", iterations, first, progress) as shown, _log(folder, first, track, log) as write:
         with torch.random.fork_rng():  # measuring draws what a net's dropout draws; the run must not depend on it
-            plan, gradient_of, measured = choose(learner, params, batch, iterations - first, plan, chunk, shown.say)
+            plan, gradient_of, measured = choose(learner, params, batch, iterations - first, plan, chunk, shown.say, shown.warn)
         if plan.compiled or measured:
             shown.say("")
         write({"iteration": first, "engine": str(plan), "measured": measured})

@@ -24,12 +24,14 @@ def choose(
     plan: Plan | None = None,
     chunk: int | None = None,
     say: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> tuple[Plan, MetaGradient, dict[str, float]]:
     """The plan to run so many iterations by, its meta-gradient (warm), and what was measured.
 
     Args:
         plan: to take this one and not measure.
-        say: is told in one line what takes long or went wrong.
+        say: is told in a word what takes long.
+        warn: is told in one line what went wrong.
     """
     seconds: dict[str, float] = {}
     if plan is None:
@@ -49,7 +51,8 @@ def choose(
         try:
             gradient(params, tasks)
         except Exception as problem:  # whatever the compiler or the C++ behind it raises: the run can go on without
-            say(f"compiling failed, running uncompiled: {type(problem).__name__}: {str(problem).strip().splitlines()[0]}")
+            line = (str(problem).strip() or "no message").splitlines()[0]
+            warn(f"compiling failed, running uncompiled: {type(problem).__name__}: {line}")
             return eager, meta_gradient(learner, eager), seconds
         seconds["compiling"] = time.perf_counter() - start
         seconds[f"one iteration, {plan}"] = _seconds(lambda: gradient(params, tasks))
