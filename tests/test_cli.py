@@ -96,6 +96,11 @@ BAD = [
     (["run", "maml/sinusoid", "--shots", "0"], "a task has 0 shots and 10 queries; it needs at least one of each"),
     (["run", "maml/sinusoid", "--device", "tpu9"], "device 'tpu9' cannot be used"),
     (["run", "maml/sinusoid", "--test-tasks", "0", "--iterations", "1"], "test_tasks is 0 and test_steps 10; score at least 1 task"),
+    (["run", "maml/sinusoid", "--rate", "-1"], "rate is -1.0; an inner rate must be 0 or more"),
+    (["run", "maml/sinusoid", "--hidden", "0"], "the sizes are (1, 0, 0, 1); give inputs, hidden layers"),
+    (["run", "maml/sinusoid", "--resume", "--overwrite"], "resume goes on with a run and overwrite starts it anew"),
+    (["run", "maml/sinusoid-multitask", "--regressors", "0"], "there are 0 regressors and 50 points"),
+    (["run", "maml/sinusoid", "--quick", "--track"], "track needs TensorBoard"),
     (["list", "omniglut"], "no experiment matches 'omniglut'"),
     (["evaluate", "nowhere"], "nowhere holds no run of a listed experiment"),
     (["compare", "nowhere", "there"], "there is no nowhere/scores.safetensors; check the folder's name"),
@@ -109,6 +114,7 @@ def test_bad_input_is_one_line_with_code_2_and_writes_nothing(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     out = ["--out", "OUT", "--no-progress"] if arguments[0] == "run" and len(arguments) > 1 and arguments[-1] != "--rate" else []
     code, _, err = said([*arguments, *out], capsys)
     assert code == 2
@@ -157,10 +163,45 @@ def test_a_damaged_run_is_refused(runs: Path, tmp_path: Path, capsys: pytest.Cap
     code, _, err = said(["run", "maml/sinusoid", "--quick", "--resume", "--out", str(tmp_path)], capsys)
     assert code == 2
     assert "checkpoint.safetensors is truncated or no safetensors file" in err
-    (folder / "run.json").write_text("{")
+    for broken in ("{", "[]", "{}"):
+        (folder / "run.json").write_text(broken)
+        code, _, err = said(["evaluate", str(folder)], capsys)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "run.json is damaged" in err
+
+
+def test_the_prior_of_another_network_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / RUN
+    folder.mkdir(parents=True)
+    for name in ("run.json", "result.json"):
+        (folder / name).write_bytes((runs / RUN / name).read_bytes())
+    (folder / "prior.safetensors").write_bytes((runs / "maml/sinusoid-context/seed0/prior.safetensors").read_bytes())
     code, _, err = said(["evaluate", str(folder)], capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "prior.safetensors is of another learner" in err
+
+
+def test_an_own_empty_folder_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, _ = said(["run", "maml/sinusoid", "--meta-batch", "0", "--out", str(tmp_path)], capsys)
     assert code == 2
-    assert "run.json is damaged" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_scored_for_fewer_steps_does_not_spoil_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for steps in ("3", "0"):
+        how = ["--iterations", "1", "--test-steps", steps, "--test-tasks", "4", "--no-progress", "--overwrite", "--out", str(tmp_path)]
+        assert main(["run", "maml/sinusoid", *how]) == 0
+        code, out, _ = said(["report", "--results", str(tmp_path), "--figures", str(tmp_path / "figures")], capsys)
+        assert code == 0
+        assert f"test_steps {steps}" in out
+        assert (tmp_path / "figures/curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_diverges_on_most_tasks_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    how = ["--quick", "--rate", "1e18", "--iterations", "0", "--no-progress", "--out", str(tmp_path)]
+    code, out, _ = said(["run", "maml/sinusoid", *how], capsys)
+    assert code == 0
+    assert "diverged on 20 tasks" in out
 
 
 def test_a_run_of_the_command_goes_on_where_it_stopped(tmp_path: Path) -> None:

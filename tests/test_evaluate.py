@@ -127,6 +127,7 @@ def test_prediction_adapts_first() -> None:
 @pytest.mark.parametrize(
     ("support", "message"),
     [
+        (([[1]], [[1]]), r"does not take x of shape \[1, 1\] and kind int64"),
         (([[float("nan")]], [[1.0]]), "the examples hold NaN or infinity"),
         (([[1.0], [2.0]], [[1.0]]), "2 x but 1 y; give one y for each x"),
         (([[1.0, 2.0]], [[1.0]]), r"does not take x of shape \[1, 2\]"),
@@ -135,6 +136,17 @@ def test_prediction_adapts_first() -> None:
 def test_examples_that_cannot_be_used_are_refused(support: tuple, message: str) -> None:
     with pytest.raises(InputError, match=message):
         il.predict(learner(), support, [[0.0]])
+
+
+def test_tasks_are_told_apart_by_what_they_hold() -> None:
+    sources = [
+        il.from_function(lambda g, scale=scale: Task((torch.ones(2, 1),) * 2, (torch.ones(2, 1), scale * torch.ones(2, 1))))
+        for scale in (1, 2)
+    ]
+    a, b, again = (il.evaluate(learner(), source, n_tasks=3) for source in (*sources, sources[0]))
+    assert il.compare(a, again).mean.tolist() == [0.0] * 4
+    with pytest.raises(InputError, match="the scores are of different tasks"):
+        il.compare(a, b)
 
 
 def test_asking_for_nothing_is_refused() -> None:

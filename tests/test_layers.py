@@ -27,7 +27,9 @@ def test_a_module_imports_only_from_those_above_it() -> None:
         own = path.relative_to(SRC).parts[0].removesuffix(".py")
         if own in ("__init__", "__main__"):
             continue
-        imported = [node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        imported = [str(node.module) for node in nodes]
+        imported += [f"innerloop.{name.name}" for node in nodes if node.module == "innerloop" for name in node.names if name.name in LAYERS]
         below = [m for m in imported if m.startswith("innerloop.") and LAYERS.index(layer(m)) > LAYERS.index(own)]
         wrong += [f"{path.relative_to(SRC)} imports {module}" for module in below]
     assert wrong == []
@@ -40,14 +42,14 @@ for name in ("tyro", "rich", "safetensors", "matplotlib", "scipy", "sklearn", "j
 import innerloop as il
 net = il.mlp(1, 8, 1)
 trained = il.train(il.maml(net, il.mse(net)), il.Sinusoids(), 2, progress=False)
-print(il.evaluate(trained, il.Sinusoids(), n_tasks=3).values.shape[1], sorted(n for n in sys.modules if "_dynamo" in n)[:1])
+print(il.evaluate(trained, il.Sinusoids(), n_tasks=3).values.shape[1])
 """
 
 
 def test_the_core_runs_with_everything_but_torch_and_numpy_hidden() -> None:
     done = subprocess.run([sys.executable, "-c", HIDDEN], capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.stdout.split()[0] == "2"
+    assert done.stdout == "2\n"
 
 
 def test_the_core_of_the_core_is_small() -> None:

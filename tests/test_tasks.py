@@ -71,6 +71,12 @@ def test_noise_has_the_deviation_asked_for_and_leaves_the_points_where_they_are(
     assert (noisy.support[1] - clean.support[1]).std().item() == pytest.approx(0.3, rel=0.03)
 
 
+def test_writing_into_a_drawn_batch_leaves_the_tasks_as_they_are() -> None:
+    before = Sinusoids(seed=5).draw("train", 0, 2).query[1].clone()
+    Sinusoids(seed=5).draw("train", 0, 2).query[1].add_(1)
+    torch.testing.assert_close(Sinusoids(seed=5).draw("train", 0, 2).query[1], before, rtol=0, atol=0)
+
+
 def test_more_shots_are_of_the_same_waves() -> None:
     torch.testing.assert_close(Sinusoids(shots=5).waves("test", 0, 50), Sinusoids(shots=20).waves("test", 0, 50), rtol=0, atol=0)
     few, many = Sinusoids(shots=5, queries=100).draw("test", 0, 3), Sinusoids(shots=20, queries=100).draw("test", 0, 3)
@@ -98,7 +104,8 @@ def test_fresh_points_are_of_the_same_waves_and_new_each_time() -> None:
     ("wrong", "message"),
     [
         ({"shots": 0}, "0 shots and 10 queries; it needs at least one of each"),
-        ({"amplitude": (5.0, 0.1)}, r"amplitude is \(5.0, 0.1\); give the lower end first"),
+        ({"amplitude": (5.0, 0.1)}, r"amplitude is \(5.0, 0.1\); give a pair \(low, high\), the lower end first"),
+        ({"amplitude": [0.1, 5.0]}, "give a pair"),
         ({"noise": -1.0}, "noise must be 0 or more"),
         ({"sign": "times"}, "sign 'minus' or 'plus'"),
     ],
@@ -130,7 +137,8 @@ def test_a_function_of_its_own_may_make_the_test_tasks() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda g: (torch.zeros(1), torch.zeros(1)), r"<lambda> gives tuple; return innerloop.Task"),
+        (lambda g: (torch.zeros(1), torch.zeros(1)), r"the function gives tuple; return innerloop.Task"),
+        (lambda g: Task({"x": torch.zeros(1), "scale": 2.0}, torch.zeros(1)), "a task holds a float; make it a tensor"),
         (lambda g: Task(torch.tensor(float("nan")), torch.zeros(1)), "the support of task 0 of 'train' holds NaN or infinity"),
         (lambda g: Task(torch.zeros(1), torch.tensor(float("inf"))), "the query of task 0 of 'train' holds NaN or infinity"),
         (

@@ -15,12 +15,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import innerloop as il
-from innerloop import Diverged, InputError, Learner, Sinusoids, Task
+from innerloop import Diverged, InputError, Learner, Sinusoids, Task, experiments
 from innerloop.engine import Plan, choose, meta_gradient
 from innerloop.engine.plan import with_own_code
 from innerloop.train import train
 
 SOURCE = Sinusoids()
+
+GOLDEN = [4.53723, 2.54943, 4.8146, 3.11262, 3.99548]
 
 
 def learner(hidden: int = 8, steps: int = 1, rate: float = 0.01) -> Learner:
@@ -45,6 +47,17 @@ def test_an_iteration_is_the_meta_gradient_and_one_adam_step() -> None:
     torch.testing.assert_close(trained.prior, {name: p.detach() for name, p in params.items()}, rtol=1e-6, atol=1e-8)
     assert trained.steps == start.steps
     same(start.prior, learner().prior)
+
+
+def test_the_first_losses_of_the_experiment_are_what_they_were() -> None:
+    """Golden numbers: a change that moves them moves results, and says so in CHANGELOG."""
+    [experiment] = experiments.find("maml/sinusoid")
+    trial = experiment.build(experiment.settings)
+    losses: list[float] = []
+    il.train(
+        trial.learner, trial.tasks, 5, log_every=1, progress=False, log=lambda row: losses.append(row["loss"]) if "loss" in row else None
+    )
+    assert losses == pytest.approx(GOLDEN, rel=1e-4)
 
 
 def test_any_torch_optimiser_steps_outside() -> None:
@@ -85,7 +98,7 @@ sys.path.insert(0, sys.argv[2])
 from test_train import SOURCE, learner
 import innerloop as il
 def kill(row):
-    if row["iteration"] == 60 and "val" in row:  # written right after the checkpoint
+    if row["iteration"] == 64:  # the last checkpoint is of 60
         os.kill(os.getpid(), signal.SIGKILL)
 torch.manual_seed(0)
 il.train(learner(), SOURCE, 100, out=sys.argv[1], checkpoint_every=20, log_every=8, progress=False, log=kill)
@@ -98,6 +111,9 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     straight = il.train(learner(), SOURCE, 100, out=tmp_path / "straight", **how)
     done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "killed", Path(__file__).parent], check=False)
     assert done.returncode == -signal.SIGKILL
+    assert il.checkpoint.read(tmp_path / "killed" / "checkpoint.safetensors")[1]["iteration"] == 60
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 6')  # a kill may come in the middle of a line
     resumed = il.train(learner(), SOURCE, 100, out=tmp_path / "killed", resume=True, **how)
     same(resumed.prior, straight.prior)
     same(load_file(tmp_path / "killed" / "checkpoint.safetensors"), load_file(tmp_path / "straight" / "checkpoint.safetensors"))
@@ -123,9 +139,9 @@ def test_resuming_restores_the_random_state(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
     start = il.pretrained(net, il.mse(net))
     torch.manual_seed(0)
-    straight = il.train(start, SOURCE, 20, checkpoint_every=5, validation_tasks=0, out=tmp_path / "a", progress=False)
+    straight = il.train(start, SOURCE, 20, checkpoint_every=5, out=tmp_path / "a", progress=False)
     torch.manual_seed(0)
-    il.train(start, SOURCE, 10, checkpoint_every=5, validation_tasks=0, out=tmp_path / "b", progress=False)
+    il.train(start, SOURCE, 10, checkpoint_every=5, out=tmp_path / "b", progress=False)
     torch.manual_seed(99)
     same(
         il.train(start, SOURCE, 20, checkpoint_every=5, validation_tasks=0, out=tmp_path / "b", resume=True, progress=False).prior,
@@ -161,7 +177,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoint(tmp_pa
 
     def explode(row: dict) -> None:
         if "val" in row:
-            calls["scale"] = 1e30
+            calls["scale"] = 1e30  # the checkpoint of iteration 5 follows, and then the tasks that break it
 
     with pytest.raises(
         Diverged, match=r"iteration 5: task 125 of 'train' has a NaN or infinite loss after step 1; lower the inner or the outer"
@@ -243,6 +259,38 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         il.train(learner(), SOURCE, 8, out=tmp_path / "none", resume=True, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"outer_rate": 0.5}, "was made with outer_rate 0.001, not 0.5; go on with the same"),
+        ({"meta_batch": 5}, "was made with meta_batch 25, not 5"),
+        ({"optimizer": lambda params: torch.optim.SGD(params, 0.1)}, "was made with optimizer Adam, not SGD"),
+        ({"tasks": Sinusoids(seed=1)}, "was made with tasks Sinusoids"),
+        ({"iterations": 2}, "has taken 4 iterations already; ask for 4 or more"),
+    ],
+)
+def test_a_run_goes_on_only_as_it_began(how: dict, message: str, tmp_path: Path) -> None:
+    il.train(learner(), SOURCE, 4, out=tmp_path, progress=False)
+    with pytest.raises(InputError, match=message):
+        il.train(learner(), **({"tasks": SOURCE, "iterations": 8, "out": tmp_path, "resume": True, "progress": False} | how))
+
+
+def test_a_run_can_be_resumed_from_its_first_moment(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(row: dict) -> None:
+        if "loss" in row:
+            raise Stop
+
+    with pytest.raises(Stop):
+        il.train(learner(), SOURCE, 9, log_every=1, out=tmp_path, progress=False, log=stop)
+    same(
+        il.train(learner(), SOURCE, 9, out=tmp_path, resume=True, progress=False).prior,
+        il.train(learner(), SOURCE, 9, progress=False).prior,
+    )
+
+
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     il.checkpoint.write_whole(path, "old")
@@ -279,6 +327,8 @@ def test_auto_compiles_only_what_is_long_enough(monkeypatch: pytest.MonkeyPatch)
     assert said == ["compiling"]
     assert warned == ["compiling failed, running uncompiled: RuntimeError: no C++ compiler"]
     torch.testing.assert_close(gradient_of(start.prior, batch), meta_gradient(start)(start.prior, batch))
+    with pytest.raises(InputError, match=r"engine vmap\+compile does not work here: RuntimeError: no C\+\+ compiler; vmap would do"):
+        choose(start, start.prior, batch, 10, Plan(compiled=True))
 
 
 def test_many_learners_compile_in_one_process() -> None:

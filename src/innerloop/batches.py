@@ -60,8 +60,21 @@ def one(tasks: Any, index: int) -> Any:
 
 
 def stack(tasks: Sequence[Any]) -> Any:
-    """Single tasks of equal shapes as one batch."""
+    """Single tasks of equal shapes as one batch.
+
+    Raises:
+        InputError: a part is no tensor, and so could not differ between tasks.
+    """
+    _only_tensors(tasks[0])
     return map_tensors(lambda *each: torch.stack(each), *tasks)
+
+
+def _only_tensors(tree: Any) -> None:
+    if isinstance(tree, (tuple, list, dict)):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            _only_tensors(part)
+    elif not isinstance(tree, Tensor):
+        raise InputError(f"a task holds a {type(tree).__name__}; make it a tensor (torch.as_tensor)")
 
 
 def join(batches: Sequence[Any]) -> Any:

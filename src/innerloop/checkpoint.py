@@ -63,14 +63,17 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is truncated or no safetensors file ({problem}); copy it again, or start the run anew") from problem
 
 
-def read_json(path: Path) -> Any:
-    """The value of a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file.
 
     Raises:
         InputError: it is damaged.
     """
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+        return found
     except ValueError as problem:
         raise InputError(f"{path} is damaged ({problem}); copy it again, or start the run anew with --overwrite") from problem
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, make_dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import tyro
 from rich.console import Console
@@ -20,8 +22,8 @@ from tyro.conf import OmitArgPrefixes, Positional
 from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import InputError, nearest
 from innerloop.evaluate import Scores, compare, evaluate, predict
-from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, folder_of, trial_of
-from innerloop.train import PRIOR, Diverged, Stopped
+from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, folder_of, prior_of, trial_of
+from innerloop.train import Diverged, Stopped
 
 out = Console(highlight=False, markup=False)
 
@@ -88,12 +90,10 @@ def _show_result(experiment: Experiment, row: report.Row) -> None:
         for step in (s for s in steps if s < len(scored["mean"])):
             paper = f"{claim[step]:.2f}" if step in claim else "–"
             rate = f"{scored['rate']:g}" if len(scored["mean"]) > 1 else "–"
-            mean, lost = scored["mean"][step], scored["diverged"][step]
-            ours = (
-                f"{mean:.3f} ± {scored['interval'][step]:.3f}"
-                if not lost
-                else f"{lost} tasks diverged, median {scored['median'][step]:.3f}"
-            )
+            lost, median = scored["diverged"][step], scored["median"][step]
+            ours = report.shown(scored["mean"][step], scored["interval"][step], digits=3)
+            if lost:
+                ours += f" on {lost} tasks" + ("" if median is None else f", median {median:.3f}")
             table.add_row(case, str(step), paper, ours, rate)
         table.add_section()
     table.caption = (
@@ -107,7 +107,7 @@ def _draw(folder: Path, row: report.Row) -> list[str]:
     from innerloop import plots
 
     trial, _ = trial_of(folder)
-    prior, _ = checkpoint.read(folder / PRIOR)
+    prior = prior_of(folder, trial)
     figures = {"curves.png": plots.curves(report.entries([row], experiments.catalogue()), row["metric"])}
     rates = {case: scored["rate"] for case, scored in row["cases"].items()}
     if trial.pictured:
@@ -190,8 +190,8 @@ def adapt_(given: Adapt) -> None:
 def _numbers(path: Path) -> list[list[float]]:
     if not path.is_file():
         raise InputError(f"there is no file {path}; check its name")
-    rows = [row for row in csv.reader(path.read_text().splitlines()) if row]
-    if rows and not _is_number(rows[0][0]):
+    rows = [row for row in csv.reader(path.read_text("utf-8-sig", errors="replace").splitlines()) if row]
+    if rows and not any(map(_is_number, rows[0])):
         rows = rows[1:]
     if not rows or len({len(row) for row in rows}) > 1:
         raise InputError(f"{path} has {'rows of different lengths' if rows else 'no rows'}; give one example a line")
@@ -219,6 +219,8 @@ class Report:
     """write one self-contained page here"""
     readme: Path | None = None
     """put the table between the marks of this file"""
+    figures: Path | None = None
+    """write the figure over all experiments into this folder, as curves.png"""
 
 
 def report_(given: Report) -> None:
@@ -232,11 +234,16 @@ def report_(given: Report) -> None:
     print(table)
     if given.readme:
         report.into_readme(given.readme, table)
-    if given.html:
-        from innerloop import plots
+    if not (given.html or given.figures):
+        return
+    from innerloop import plots
 
+    curves = plots.png(plots.curves(listed))
+    if given.figures:
+        checkpoint.write_whole(checkpoint.writable(given.figures) / "curves.png", curves)
+    if given.html:
         checkpoint.writable(given.html.resolve().parent)
-        figures = {"MSE against gradient steps, with 95 % intervals over tasks": plots.png(plots.curves(listed))}
+        figures = {"MSE against gradient steps, with 95 % intervals over tasks; crosses are the paper's numbers": curves}
         for place in places:
             for file in sorted(place.rglob("*fits*.png")) if place.is_dir() else []:
                 figures[f"Fits: {file.relative_to(place)}"] = file.read_bytes()
@@ -276,9 +283,10 @@ def parse(shape: Any, arguments: Sequence[str], prog: str, description: str | No
     Raises:
         InputError: in one line, what tyro says in a box.
     """
-    said = io.StringIO()
+    said, help_wanted = io.StringIO(), {"-h", "--help"} & set(arguments)
+    columns = {} if help_wanted else {"COLUMNS": "400"}  # so that no message is cut to the terminal's width
     try:
-        with redirect_stderr(said), redirect_stdout(said):
+        with redirect_stderr(said), redirect_stdout(said), patch.dict(os.environ, columns):
             return tyro.cli(shape, args=list(arguments), prog=prog, description=description)
     except SystemExit as stop:
         if not stop.code:
@@ -324,8 +332,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         print(f"innerloop: {_one_line(stop)}", file=sys.stderr)
         return 128 + stop.signal_number
+    except OSError as problem:
+        print(f"innerloop: {_one_line(problem)}; name a file that can be read and written", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("innerloop: stopped before the first iteration; nothing to save", file=sys.stderr)
+        print("innerloop: stopped; what was saved stays, and a run that began goes on with --resume", file=sys.stderr)
         return 130
     except SystemExit as stop:
         return int(stop.code or 0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor
 
 from innerloop import checkpoint
-from innerloop.batches import chunks, onto, tensors
+from innerloop.batches import chunks, onto, some, tensors
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task, over_tasks
 from innerloop.params import Params
 from innerloop.tasks import Source
-from innerloop.train import PRIOR
+from innerloop.train import PRIOR, try_one
 
 Metric = Callable[[Any, Any], Tensor]
 
@@ -109,11 +110,22 @@ def evaluate(
     def scores(params: Params, task: Task) -> Tensor:
         return torch.stack([loss(moved, task.query) for moved in going.adapt(params, task.support)[going.prepared :]])
 
-    prior = onto(learner.prior, device)
+    prior, drawn = onto(learner.prior, device), tasks.draw(split, 0, n_tasks)
+    if not all(t.isfinite().all() for t in tensors(drawn)):
+        raise InputError(f"the {split!r} tasks hold NaN or infinity; clean the data or leave those out")
+    try_one(going, prior, onto(some(drawn, 0, 1), device))
     with torch.no_grad():
-        parts = [over_tasks(scores, prior, onto(part, device)).cpu() for part in chunks(tasks.draw(split, 0, n_tasks), chunk)]
+        parts = [over_tasks(scores, prior, onto(part, device)).cpu() for part in chunks(drawn, chunk)]
     values = torch.cat(parts).nan_to_num(nan=torch.inf, posinf=torch.inf)
-    return Scores(values, f"{n_tasks} of {split!r} of {tasks}")
+    return Scores(values, f"{n_tasks} of {split!r}, {_fingerprint(drawn)}")
+
+
+def _fingerprint(drawn: Task) -> str:
+    """Equal for equal tasks, whatever made them."""
+    digest = blake2b(digest_size=8)
+    for t in tensors(drawn):
+        digest.update(f"{t.dtype}{list(t.shape)}".encode() + t.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def compare(a: Scores, b: Scores) -> Scores:
@@ -136,7 +148,12 @@ def tune(
     """The inner rate with the smallest mean score over tasks of ``val`` and steps 1 … ``steps``.
 
     Returns it and the score of every rate; one that diverges scores infinity.
+
+    Raises:
+        InputError: there is no rate or no step to choose by.
     """
+    if not rates or steps < 1:
+        raise InputError(f"there are {len(rates)} rates and {steps} steps; give at least one of each")
     scores = {rate: evaluate(built(rate), tasks, steps, n_tasks, split="val", device=device).values[:, 1:].mean().item() for rate in rates}
     return min(scores, key=lambda rate: scores[rate]), scores
 

@@ -61,7 +61,7 @@ class Learner:
         """The same learner with so many steps after preparation: cut, or its last step repeated."""
         wanted = self.prepared + steps
         if steps < 0 or (wanted > len(self.steps) == self.prepared):
-            raise InputError(f"cannot take {steps} steps with a learner that has none; 0 would do")
+            raise InputError(f"cannot take {steps} steps with a learner of {len(self.steps) - self.prepared}; 0 would do")
         return replace(self, steps=(self.steps + self.steps[-1:] * steps)[:wanted])
 
 

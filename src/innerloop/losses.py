@@ -32,8 +32,9 @@ def model(net: nn.Module) -> Callable[[Params, Any], Any]:
         try:
             return call(net, under(params, "net"), x)
         except RuntimeError as problem:
-            if isinstance(x, Tensor) and "shapes cannot be multiplied" in str(problem):
-                raise InputError(f"the network does not take x of shape {list(x.shape)}: {problem}") from problem
+            if isinstance(x, Tensor) and any(sign in str(problem) for sign in ("shapes cannot be multiplied", "same dtype")):
+                kind = str(x.dtype).removeprefix("torch.")
+                raise InputError(f"the network does not take x of shape {list(x.shape)} and kind {kind}: {problem}") from problem
             raise
 
     return forward

@@ -24,7 +24,9 @@ def pretrained(net: nn.Module, loss: Loss) -> Learner:
 
     The baseline of every paper here; ``maml`` with the trained network fine-tunes it.
     """
-    return Learner(named("net", net), (), loss, model(net))
+    if not (prior := named("net", net)):
+        raise InputError(f"{type(net).__name__} has no parameters to learn; give a network that has")
+    return Learner(prior, (), loss, model(net))
 
 
 def maml(
@@ -51,7 +53,10 @@ def maml(
     """
     rates = list(rate) if isinstance(rate, Sequence) else [rate] * steps
     if steps < 0 or len(rates) != steps:
-        raise InputError(f"maml has {steps} steps but {len(rates)} rates; give one rate, or one for each step")
+        raise InputError(f"steps is {steps} and there are {len(rates)} rates; take 0 steps or more, with one rate or one for each step")
+    for r in rates:
+        if not (callable(r) or r >= 0):
+            raise InputError(f"rate is {r}; an inner rate must be 0 or more")
     start = pretrained(net, loss)
     within(start.prior, only)  # a pattern that matches nothing is found now, not in the first iteration
     return replace(start, steps=tuple(descend(loss, r, only, first_order) for r in rates))
@@ -71,9 +76,9 @@ def head_of(net: nn.Module) -> str:
     >>> head_of(nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1)))
     'net.2'
     """
-    owner = [name for name, _ in net.named_parameters()][-1].rpartition(".")[0]
+    owner = ("", *(name for name, _ in net.named_parameters()))[-1].rpartition(".")[0]
     if not owner:
-        raise InputError(f"{type(net).__name__} has one layer, which is both body and head; name what may move with maml(only=…)")
+        raise InputError(f"{type(net).__name__} has no layer that could be its head; name what may move with maml(only=…)")
     return f"net.{owner}"
 
 

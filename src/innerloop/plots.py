@@ -12,7 +12,7 @@ from innerloop.params import Params
 from innerloop.report import Entry
 from innerloop.tasks import Sinusoids
 
-COLOURS = ("#1b6ca8", "#c8553d", "#4c956c", "#8e5ea2", "#c99a2e", "#5c677d", "#2a9d8f", "#b5838d", "#3d405b")
+COLOURS = ("#1b6ca8", "#c8553d", "#4c956c", "#8e5ea2", "#c99a2e", "#5c677d", "#2a9d8f", "#b5838d", "#3d405b", "#e07a5f")
 
 
 def png(figure: Figure) -> bytes:
@@ -53,7 +53,7 @@ def curves(listed: Sequence[Entry], metric: str = "MSE") -> Figure:
         panel.grid(alpha=0.25)
     panels[0].set_ylabel(f"{metric}  (× the paper's number)")
     shown = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    panels[-1].legend(shown.values(), shown.keys(), fontsize=8)
+    figure.legend(shown.values(), shown.keys(), fontsize=8, loc="outside lower center", ncols=min(len(shown), 4))
     return figure
 
 

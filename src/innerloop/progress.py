@@ -47,12 +47,13 @@ class Bar:
 
 
 class Silent(Bar):
-    """No bar at all."""
+    """No bar at all; warnings are still said."""
 
-    def __init__(self) -> None: ...
+    def __init__(self, what: str):
+        self.what, self.progress = what, None
+
     def to(self, done: int, note: str = "") -> None: ...
     def say(self, line: str) -> None: ...
-    def warn(self, line: str) -> None: ...
     def restart(self) -> None: ...
 
 
@@ -60,7 +61,7 @@ class Silent(Bar):
 def bar(what: str, total: int, done: int = 0, show: bool = True) -> Iterator[Bar]:
     """A bar from ``done`` to ``total`` on standard error."""
     if not show:
-        yield Silent()
+        yield Silent(what)
         return
     if not sys.stderr.isatty():
         yield Bar(what, total, done, None)

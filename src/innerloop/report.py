@@ -34,13 +34,14 @@ def read_rows(places: Iterable[Path]) -> list[Row]:
     for file in files:
         if file.name == METRICS:
             continue
-        for number, line in enumerate(file.read_text().splitlines(), 1):
+        for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
             try:
                 row = json.loads(line)
                 key = json.dumps([row["experiment"], row["settings"]], sort_keys=True)
+                quick, _, _ = row["quick"], row["cases"], row["claims"]
             except (ValueError, KeyError, TypeError) as problem:
                 raise InputError(f"line {number} of {file} is no result line; remove it or name other files") from problem
-            if not row["quick"]:
+            if not quick:
                 rows[key] = row
     return list(rows.values())
 
@@ -69,9 +70,9 @@ class Entry:
         return self._over_seeds("median", step)
 
     @property
-    def diverged(self) -> bool:
-        """Whether a task of any seed has no finite score."""
-        return any(any(run["cases"][self.case]["diverged"]) for run in self.runs)
+    def diverged(self) -> int:
+        """How many tasks, over all seeds, have no finite score after some step."""
+        return sum(max(run["cases"][self.case]["diverged"]) for run in self.runs)
 
     def each(self, step: int) -> list[float]:
         """The mean of every seed."""
@@ -86,7 +87,13 @@ class Entry:
 
     @property
     def verdict(self) -> str:
-        """Whether ours is at most the paper's number at every step."""
+        """Whether ours is at most the paper's number at every step, and what became of the mean if not."""
+        tasks = sum(run["cases"][self.case]["tasks"] for run in self.runs)
+        medians = " / ".join(f"{self.median(s):.2f}" for s in self.steps)
+        return self._reached + (f"; {self.diverged} of {tasks} tasks diverged, medians {medians}" if self.diverged else "")
+
+    @property
+    def _reached(self) -> str:
         if not self.claim:
             return "no number printed"
         beyond = [s for s, value in self.claim.items() if self.ours(s)[0] > value]
@@ -106,7 +113,8 @@ def entries(rows: Iterable[Row], experiments: Mapping[str, Experiment]) -> list[
     listed = []
     for (name, changed), runs in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
         for case in runs[0]["cases"]:
-            claim = {int(step): value for step, value in runs[0]["claims"].get(case, {}).items()}
+            taken = len(runs[0]["cases"][case]["mean"])
+            claim = {int(step): value for step, value in runs[0]["claims"].get(case, {}).items() if int(step) < taken}
             listed.append(Entry(name, experiments[name].title, changed, case, claim, sorted(runs, key=lambda r: r["settings"]["seed"])))
     return listed
 
@@ -147,11 +155,14 @@ def _steps(e: Entry) -> str:
 
 
 def _ours(e: Entry) -> str:
-    return " / ".join(_number(*e.ours(step)) for step in e.steps)
+    return " / ".join(shown(*e.ours(step)) for step in e.steps)
 
 
-def _number(mean: float, interval: float, digits: int = 2) -> str:
-    return f"{mean:.{digits}f} ± {interval:.{digits}f}" if isfinite(mean) else "diverged"
+def shown(mean: float | None, interval: float | None, digits: int = 2) -> str:
+    """Mean ± half-width, or that the mean is infinite."""
+    if mean is None or interval is None or not (isfinite(mean) and isfinite(interval)):
+        return "diverged"
+    return f"{mean:.{digits}f} ± {interval:.{digits}f}"
 
 
 def _list(steps: Sequence[int]) -> str:
@@ -166,7 +177,7 @@ def into_readme(path: Path, table: str) -> None:
     """
     from innerloop.checkpoint import write_whole
 
-    text = path.read_text()
+    text = path.read_text() if path.is_file() else ""
     if not (BEGIN in text and END in text):
         raise InputError(f"{path} has no place for the table; add the lines {BEGIN} and {END}")
     before, rest = text.split(BEGIN, 1)
@@ -224,7 +235,7 @@ def _table(listed: Sequence[Entry]) -> str:
 def _path(e: Entry) -> str:
     steps = range(len(e.runs[0]["cases"][e.case]["mean"]))
     head = [f"<code>{escape(e.experiment)}</code> {escape(e.changed)}, {escape(e.case)}", *map(str, steps)]
-    return _html_table(head, [["mean ± 95 %", *(_number(*e.ours(step), digits=3).replace(" ± ", "<br>± ") for step in steps)]])
+    return _html_table(head, [["mean ± 95 %", *(shown(*e.ours(step), digits=3).replace(" ± ", "<br>± ") for step in steps)]])
 
 
 def _runs(listed: Sequence[Entry]) -> str:

@@ -5,10 +5,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from innerloop.errors import InputError
 from innerloop.learner import Learner, Task, meta_loss, task_loss
 from innerloop.params import Params
 from innerloop.progress import bar
-from innerloop.tasks import Source
+from innerloop.tasks import Source, named_source
 
 CHECKPOINT, PRIOR, METRICS = "checkpoint.safetensors", "prior.safetensors", "metrics.jsonl"
 
@@ -83,7 +83,8 @@ def train(
         chunk: tasks that are in memory together.
         device: such as ``cpu`` or ``cuda``.
         out: folder for ``metrics.jsonl``, ``checkpoint.safetensors`` and, at the end,
-            ``prior.safetensors``; nothing is written where None.
+            ``prior.safetensors``, in the place of what an earlier run left there; nothing is
+            written where None.
         resume: go on from the folder's checkpoint.
         checkpoint_every: iterations between checkpoints; validation comes with them.
         log_every: iterations that a line of metrics averages.
@@ -111,35 +112,43 @@ def train(
     plan = Plan.named(engine, chunk)
     params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
     outer = (optimizer or adam(outer_rate))(list(params.values()))
-    first, pending = 0, []
+    first, pending, before = 0, [], 0.0
     folder = None if out is None else Path(out)
+    # What a run must keep to when it goes on: tasks are numbered by the size of the meta-batch.
+    same = {"tasks": named_source(tasks), "meta_batch": meta_batch, "optimizer": type(outer).__name__}
+    same |= {} if optimizer else {"outer_rate": outer_rate}
     if folder and resume:
-        first, pending, plan = _restore(folder, params, outer, learner)
+        first, pending, plan, before = _restore(folder, params, outer, learner, same)
+    if first > iterations:
+        raise InputError(f"the run in {folder} has taken {first} iterations already; ask for {first} or more, or start anew")
 
     def draw(iteration: int) -> Task:
         return onto(tasks.draw("train", iteration * meta_batch, meta_batch), device)
 
-    if first >= iterations:
+    if first == iterations:
+        log({"iteration": first, "engine": str(plan or "none"), "measured": {}, "seconds": before})
         return _finished(learner, params, folder)
     batch = draw(first)
-    _check(learner, params, batch)
+    try_one(learner, params, batch)
     if folder:
         checkpoint.writable(folder)
 
-    with bar("training", iterations, first, progress) as shown, _log(folder, first, track, log) as write:
+    with bar("training", iterations, first, progress) as shown, _log(folder, first, before, track, log) as write:
         with torch.random.fork_rng():  # measuring draws what a net's dropout draws; the run must not depend on it
             plan, gradient_of, measured = choose(learner, params, batch, iterations - first, plan, chunk, shown.say, shown.warn)
         if plan.compiled or measured:
             shown.say("")
         write({"iteration": first, "engine": str(plan), "measured": measured})
         shown.restart()
+        began = time.perf_counter() - before
 
         def keep(done: int) -> None:
             if not all(p.isfinite().all() for p in params.values()):
                 raise Diverged(f"the prior became NaN or infinite before iteration {done}; lower outer_rate ({outer_rate})")
             if folder:
-                _save(folder / CHECKPOINT, done, params, outer, pending, plan)
+                _save(folder / CHECKPOINT, done, params, outer, pending, plan, {"same": same, "seconds": time.perf_counter() - began})
 
+        keep(first)  # so that a run can be resumed from its first moment on
         with _signals() as received:
             for iteration in range(first, iterations):
                 if iteration > first:
@@ -157,11 +166,11 @@ def train(
                     write({"iteration": done, "loss": sum(pending) / len(pending)})
                     pending.clear()
                 if done % checkpoint_every == 0 or done == iterations:
-                    keep(done)
                     if validation_tasks:
                         write({"iteration": done, "val": _validate(learner, params, tasks, validation_tasks, device)})
+                    keep(done)
                 shown.to(done, f"loss {value:.3g}")
-                if received and done < iterations:
+                if received:
                     keep(done)
                     where = f"saved in {folder}; continue with resume" if folder else "nothing is saved: no out folder was given"
                     raise Stopped(f"stopped after iteration {done} of {iterations}, {where}", received[0])
@@ -182,12 +191,16 @@ def _positive(**settings: float) -> None:
 
 
 def _validate(learner: Learner, params: Params, tasks: Source, n: int, device: str) -> float:
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng():  # a net's dropout draws here too; training must not depend on it
         return meta_loss(learner)(params, onto(tasks.draw("val", 0, n), device)).item()
 
 
-def _check(learner: Learner, params: Params, batch: Task) -> None:
-    """Run one task in the open, so that a mistake in it shows its own message and not the compiler's."""
+def try_one(learner: Learner, params: Params, batch: Task) -> None:
+    """Run one task in the open, so that a mistake in it shows its own message and not the compiler's.
+
+    Raises:
+        InputError: network, loss and task do not fit each other.
+    """
     for name, p in params.items():
         if not p.isfinite().all():
             raise InputError(f"the prior's {name} holds NaN or infinity; start from a fresh network")
@@ -206,6 +219,8 @@ def _check(learner: Learner, params: Params, batch: Task) -> None:
 
 def _diverged(learner: Learner, params: Params, batch: Task, iteration: int, number: int) -> Exception:
     """Why a loss is not a number: the data, or which task after which step."""
+    if not all(p.isfinite().all() for p in params.values()):
+        return Diverged(f"iteration {iteration}: the prior itself is NaN or infinite; lower the outer rate")
     for k in range(len(tensors(batch)[0])):
         task: Task = one(batch, k)
         where = f"iteration {iteration}: task {number + k} of 'train'"
@@ -222,7 +237,7 @@ def _diverged(learner: Learner, params: Params, batch: Task, iteration: int, num
     return Diverged(f"iteration {iteration}: the mean loss of the tasks from {number} on is NaN or infinite; lower the outer rate")
 
 
-def _save(path: Path, done: int, params: Params, outer: Optimizer, pending: list[float], plan: Plan) -> None:
+def _save(path: Path, done: int, params: Params, outer: Optimizer, pending: list[float], plan: Plan, more: Row) -> None:
     state = outer.state_dict()
     kept = {f"prior.{name}": p for name, p in params.items()}
     plain: dict[str, Any] = {}
@@ -234,15 +249,18 @@ def _save(path: Path, done: int, params: Params, outer: Optimizer, pending: list
                 plain[f"{index}.{key}"] = value
     kept["pending"] = torch.tensor(pending, dtype=torch.float64)
     kept["random"] = torch.get_rng_state()
-    about = {"iteration": done, "plan": asdict(plan), "outer": plain, "groups": state["param_groups"]}
+    about = {"iteration": done, "plan": asdict(plan), "outer": plain, "groups": state["param_groups"], **more}
     checkpoint.save(path, kept, about)
 
 
-def _restore(folder: Path, params: Params, outer: Optimizer, learner: Learner) -> tuple[int, list[float], Plan]:
+def _restore(folder: Path, params: Params, outer: Optimizer, learner: Learner, same: Row) -> tuple[int, list[float], Plan, float]:
     path = folder / CHECKPOINT
     if not path.is_file():
         raise InputError(f"there is no run to resume in {folder}; leave --resume out to start one")
     kept, about = checkpoint.read(path)
+    for name, value in about["same"].items():
+        if same.get(name) != value:
+            raise InputError(f"the run in {folder} was made with {name} {value}, not {same.get(name)}; go on with the same")
     saved = {name.removeprefix("prior."): t for name, t in kept.items() if name.startswith("prior.")}
     for name, p in checkpoint.fitting(learner.prior, saved, path).items():
         params[name].copy_(p)
@@ -253,18 +271,14 @@ def _restore(folder: Path, params: Params, outer: Optimizer, learner: Learner) -
             state.setdefault(int(index), {})[key] = value
     outer.load_state_dict({"state": state, "param_groups": about["groups"]})
     torch.set_rng_state(kept["random"])
-    return about["iteration"], kept["pending"].tolist(), Plan(**about["plan"])
+    return about["iteration"], kept["pending"].tolist(), Plan(**about["plan"]), about["seconds"]
 
 
 @contextmanager
-def _log(folder: Path | None, first: int, track: bool, also: Callable[[Row], None]) -> Iterator[Callable[[Row], None]]:
+def _log(folder: Path | None, first: int, before: float, track: bool, also: Callable[[Row], None]) -> Iterator[Callable[[Row], None]]:
     """A function that writes a line of metrics; lines after iteration ``first`` of an earlier start are dropped."""
-    path = folder / METRICS if folder else None
-    if path:
-        old = path.read_text().splitlines(keepends=True) if first and path.exists() else []
-        checkpoint.write_whole(path, "".join(line for line in old if json.loads(line)["iteration"] <= first))
-    began = time.perf_counter()
-    with path.open("a", buffering=1) if path else nullcontext() as file, _board(folder if track else None) as board:
+    began = time.perf_counter() - before
+    with _board(folder if track else None) as board, _lines(folder / METRICS if folder else None, first) as file:
 
         def write(row: Row) -> None:
             row = {**row, "seconds": round(time.perf_counter() - began, 3)}
@@ -275,6 +289,20 @@ def _log(folder: Path | None, first: int, track: bool, also: Callable[[Row], Non
             also(row)
 
         yield write
+
+
+def _lines(path: Path | None, first: int) -> AbstractContextManager[TextIO | None]:
+    """The file of metrics, open behind its lines up to iteration ``first``; what a kill left half-written goes."""
+    if path is None:
+        return nullcontext()
+    kept = []
+    for line in path.read_text(errors="replace").splitlines() if first and path.exists() else ():
+        try:
+            kept += [line + "\n"] if json.loads(line)["iteration"] <= first else []
+        except (ValueError, KeyError, TypeError):
+            continue
+    checkpoint.write_whole(path, "".join(kept))
+    return path.open("a", buffering=1)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from innerloop.engine.plan import MetaGradient, Plan, meta_gradient
+from innerloop.errors import InputError
 from innerloop.learner import Learner, Task
 from innerloop.params import Params
 
@@ -32,8 +33,12 @@ def choose(
         plan: to take this one and not measure.
         say: is told in a word what takes long.
         warn: is told in one line what went wrong.
+
+    Raises:
+        InputError: the plan was given, and does not compile here.
     """
     seconds: dict[str, float] = {}
+    wanted = plan is not None
     if plan is None:
         plan = Plan(chunk=chunk)
         gradient = meta_gradient(learner, plan)
@@ -52,6 +57,8 @@ def choose(
             gradient(params, tasks)
         except Exception as problem:  # whatever the compiler or the C++ behind it raises: the run can go on without
             line = (str(problem).strip() or "no message").splitlines()[0]
+            if wanted:
+                raise InputError(f"engine {plan} does not work here: {type(problem).__name__}: {line}; {eager} would do") from problem
             warn(f"compiling failed, running uncompiled: {type(problem).__name__}: {line}")
             return eager, meta_gradient(learner, eager), seconds
         seconds["compiling"] = time.perf_counter() - start

@@ -47,7 +47,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Options:
-    """How it is run: none of these moves a number beyond rounding."""
+    """How it is run: none of these but ``quick`` moves a number beyond rounding."""
 
     out: Path = Path("runs")
     """folder of all runs; this one's is OUT/NAME/seedN"""
@@ -141,28 +141,33 @@ def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
     trial = experiment.build(settings)
     folder = folder_of(experiment, settings, options)
     about = {"experiment": experiment.name, "settings": asdict(settings), "quick": options.quick}
+    if not trial.cases:
+        raise InputError("there is no case to score; name at least one, as with --test-shots 5")
+    if options.resume and options.overwrite:
+        raise InputError("resume goes on with a run and overwrite starts it anew; give one of the two")
     if (folder / RUN).exists() and not options.overwrite:
         if not options.resume:
             raise InputError(f"{folder} holds a run already; go on with --resume, start anew with --overwrite, or choose another --out")
-        before = checkpoint.read_json(folder / RUN)
-        if changed := [k for k, v in before["settings"].items() if k != "iterations" and about["settings"].get(k) != _plain(v)]:
-            raise InputError(f"{folder} was run with {changed[0]} {before['settings'][changed[0]]}; resume it with the same")
+        before = _settings_in(folder)
+        if changed := [k for k, v in before.items() if k != "iterations" and about["settings"].get(k) != _plain(v)]:
+            raise InputError(f"{folder} was run with {changed[0]} {before[changed[0]]}; resume it with the same")
     elif options.resume:
         raise InputError(f"there is no run to resume in {folder}; leave --resume out to start one")
-    started = time.perf_counter()
     trained, rows = _trained(trial, settings, options, folder, about)
+    started = time.perf_counter()
     prior = trial.finish(trained.prior)
     checkpoint.save(folder / PRIOR, prior, about)
     cases, scores = _scored(trial, prior, settings, options)
-    engine = next((row for row in rows if "engine" in row), {"engine": "none", "measured": {}, "iteration": 0})
+    engine = rows[0]
     result = {
         **about,
         "source": experiment.source,
+        "follows": experiment.follows,
         "metric": experiment.metric,
         "claims": {case: dict(claim) for case, claim in experiment.claims.items()},
         "cases": cases,
         "engine": {"plan": engine["engine"], "seconds": engine["measured"], "from_iteration": engine["iteration"]},
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(rows[-1]["seconds"] + time.perf_counter() - started, 1),
         "peak_memory_mb": peak_memory_mb(),
         **environment(options.device),
     }
@@ -184,6 +189,7 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
             _begin(folder, about, options.resume)
         rows.append(row)
 
+    made = [f for f in (folder, *folder.parents) if not f.exists()]
     checkpoint.writable(folder)
     try:
         trained = train(
@@ -204,25 +210,20 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
             log=started,
         )
     except InputError:
-        _remove_empty(folder, options.out)
+        for empty in made:  # folders of a run that never began
+            if not any(empty.iterdir()):
+                empty.rmdir()
         raise
-    if not rows:  # nothing to train
-        _begin(folder, about, options.resume)
     return trained, rows
 
 
 def _begin(folder: Path, about: Row, resume: bool) -> None:
     """Say what the folder is of; what an earlier run left there goes."""
-    for stale in () if resume else (CHECKPOINT, PRIOR, SCORES, RESULT):
+    for stale in (PRIOR, SCORES, RESULT, *(() if resume else (CHECKPOINT,))):
         (folder / stale).unlink(missing_ok=True)
+    for figure in folder.glob("*.png"):
+        figure.unlink()
     checkpoint.write_whole(folder / RUN, json.dumps(about, indent=1) + "\n")
-
-
-def _remove_empty(folder: Path, top: Path) -> None:
-    """Take back folders that were made for a run that never began."""
-    while folder != top.parent and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
 
 
 def _scored(trial: Trial, prior: Params, settings: Settings, options: Options) -> tuple[Row, dict[str, Scores]]:
@@ -264,9 +265,9 @@ def load(folder: str | Path, learner: Learner | None = None, case: str | None = 
     if learner is not None:
         return trained_prior(learner, folder)
     trial, about = trial_of(folder)
-    prior, _ = checkpoint.read(Path(folder) / PRIOR)
+    prior = prior_of(folder, trial)
     result = Path(folder) / RESULT
-    cases = checkpoint.read_json(result)["cases"] if result.exists() else {}
+    cases = checkpoint.read_json(result).get("cases", {}) if result.exists() else {}
     if case is not None and case not in cases:
         raise InputError(f"the run in {folder} has no case {case!r}; it has {', '.join(cases) or 'none yet'}")
     rate = cases[case or next(iter(cases))]["rate"] if cases else trial.rates[0]
@@ -282,7 +283,25 @@ def trial_of(folder: str | Path) -> tuple[Trial, Row]:
     if not path.is_file():
         raise InputError(f"{folder} holds no run of a listed experiment: there is no {RUN}; give load the learner too")
     about = checkpoint.read_json(path)
-    [experiment] = find(about["experiment"])
+    kept = _settings_in(Path(folder))
+    [experiment] = find(str(about.get("experiment")))
     names = {field.name for field in fields(experiment.settings)}
-    settings = replace(experiment.settings, **{k: _plain(v) for k, v in about["settings"].items() if k in names})
+    settings = replace(experiment.settings, **{k: _plain(v) for k, v in kept.items() if k in names})
     return experiment.build(settings), about
+
+
+def prior_of(folder: str | Path, trial: Trial) -> Params:
+    """The prior that a run left in its folder, once it is known to be of the trial's network.
+
+    Raises:
+        InputError: it is missing, damaged, or of another network.
+    """
+    path = Path(folder) / PRIOR
+    return checkpoint.fitting(trial.finish(trial.learner.prior), checkpoint.read(path)[0], path)
+
+
+def _settings_in(folder: Path) -> dict[str, Any]:
+    settings = checkpoint.read_json(folder / RUN).get("settings")
+    if not isinstance(settings, dict):
+        raise InputError(f"{folder / RUN} is damaged (it has no settings); copy it again, or start the run anew with --overwrite")
+    return settings

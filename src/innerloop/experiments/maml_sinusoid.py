@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 import torch
 
+from innerloop.errors import InputError
 from innerloop.experiments.experiment import Experiment, Settings, Trial
 from innerloop.learner import Learner
 from innerloop.losses import mse
@@ -118,6 +119,8 @@ def with_context(settings: Sinusoid, size: int = 5) -> Trial:
 
 def averaging(settings: Averaging, pull: Literal["none", "zero", "mean"] = "none") -> Trial:
     """The mean of networks trained on one task each, fine-tuned."""
+    if settings.regressors < 1 or settings.points < 1:
+        raise InputError(f"there are {settings.regressors} regressors and {settings.points} points; give at least one of each")
     nets = [net_of(settings, part=k) for k in range(settings.regressors)]
     learner = independent(nets, mse, settings.strength, pull)
     waves = FreshPoints(Sinusoids(seed=settings.seed), settings.regressors, settings.points)

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from innerloop.errors import InputError
+
 Start = Literal["torch", "released"]
 
 
@@ -24,6 +26,8 @@ def mlp(*sizes: int, start: Start = "torch", generator: torch.Generator | None =
 
     Source: Finn et al. 2017, arXiv:1703.03400, §5.1; its start: cbfinn/maml, ``utils.py``.
     """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise InputError(f"the sizes are {sizes}; give inputs, hidden layers if any, and outputs, each 1 or more")
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         linear = nn.Linear(inputs, outputs)

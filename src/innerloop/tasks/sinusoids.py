@@ -1,6 +1,6 @@
 """Sine waves: regress y from x after a few points of one wave."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from math import pi
 from typing import Literal
@@ -13,6 +13,8 @@ from innerloop.learner import Task
 from innerloop.tasks.source import from_blocks, generator_of
 
 Range = tuple[float, float]
+
+RANGES = ("amplitude", "phase", "frequency", "test_amplitude", "test_phase", "test_frequency", "x", "support_x")
 
 BLOCK = 1024  # tasks made at once, so that drawing a meta-batch is four slices
 
@@ -54,15 +56,15 @@ class Sinusoids:
     support_x: Range | None = None
     noise: float = 0.0
     sign: Literal["minus", "plus"] = "minus"
-    identity: bool = field(default=False, repr=False)  # not in the name: the tasks are the same for who is told
+    identity: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.shots < 1 or self.queries < 1:
             raise InputError(f"a task has {self.shots} shots and {self.queries} queries; it needs at least one of each")
         for name, value in vars(self).items():
-            if isinstance(value, tuple) and value[0] > value[1]:
-                raise InputError(f"{name} is {value}; give the lower end first")
+            if name in RANGES and value is not None and not (isinstance(value, tuple) and len(value) == 2 and value[0] <= value[1]):
+                raise InputError(f"{name} is {value}; give a pair (low, high), the lower end first")
         if self.noise < 0 or self.sign not in ("minus", "plus"):
             raise InputError(f"noise is {self.noise} and sign {self.sign!r}; noise must be 0 or more, sign 'minus' or 'plus'")
 
@@ -85,6 +87,10 @@ def _uniform(generator: torch.Generator, bounds: Range, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=generator)
 
 
+def _noisy(source: Sinusoids, y: Tensor, generator: torch.Generator) -> Tensor:
+    return y + source.noise * torch.randn(y.shape, generator=generator) if source.noise else y
+
+
 @lru_cache(maxsize=64)
 def _waves(source: Sinusoids, split: str, block: int) -> Tensor:
     g = generator_of(source.seed, split, block, "waves")
@@ -103,11 +109,11 @@ def _block(source: Sinusoids, split: str, block: int) -> Task:
         g = generator_of(source.seed, split, block, part)
         x = _uniform(g, bounds, BLOCK, n)
         y = source.curve(wave, x)
-        if source.noise:
-            y = y + source.noise * torch.randn(y.shape, generator=g)
+        y = _noisy(source, y, g)
         x = x.unsqueeze(-1)
         if source.identity:
-            known = wave if source.frequency[0] < source.frequency[1] else wave[:, :2]
+            varies = len({*source.frequency, *(source.test_frequency or source.frequency)}) > 1
+            known = wave if varies else wave[:, :2]
             x = torch.cat([x, known.unsqueeze(1).expand(-1, n, -1)], dim=-1)
         return x, y.unsqueeze(-1)
 
@@ -132,11 +138,10 @@ class FreshPoints:
     def draw(self, split: str, first: int, count: int) -> Task:
         """Draws ``first`` … of a split, stacked."""
         wave = self.source.waves("train", 0, self.waves)
-        x = torch.stack(
-            [
-                _uniform(generator_of(self.seed, split, i, "fresh"), self.source.x, self.waves, self.points)
-                for i in range(first, first + count)
-            ]
-        )
-        pairs = x.unsqueeze(-1), self.source.curve(wave, x).unsqueeze(-1)
+        drawn = [self._points(wave, generator_of(self.seed, split, i, "fresh")) for i in range(first, first + count)]
+        pairs = torch.stack([x for x, _ in drawn]), torch.stack([y for _, y in drawn])
         return Task(pairs, pairs)
+
+    def _points(self, wave: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        x = _uniform(generator, self.source.x, self.waves, self.points)
+        return x.unsqueeze(-1), _noisy(self.source, self.source.curve(wave, x), generator).unsqueeze(-1)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from innerloop.batches import join, some, stack, tensors
+from innerloop.batches import join, map_tensors, some, stack, tensors
 from innerloop.errors import InputError
 from innerloop.learner import Task
 
@@ -23,6 +23,11 @@ class Source(Protocol):
         ...
 
 
+def named_source(source: Source) -> str:
+    """What a source calls itself; the name of its class where that would be its address in memory."""
+    return type(source).__qualname__ if type(source).__repr__ is object.__repr__ else repr(source)
+
+
 def generator_of(*key: object) -> torch.Generator:
     """A generator for a key: equal keys give equal streams, different keys unrelated ones."""
     digest = blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
@@ -35,7 +40,7 @@ def from_blocks(block: Callable[[int], Task], size: int, first: int, count: int)
     while number < first + count:
         b, offset = divmod(number, size)
         n = min(size - offset, first + count - number)
-        parts.append(some(block(b), offset, offset + n))
+        parts.append(map_tensors(torch.clone, some(block(b), offset, offset + n)))  # the block is kept for later draws
         number += n
     return join(parts)
 
@@ -53,7 +58,7 @@ class FunctionSource:
         tasks = [make(generator_of(self.seed, split, i)) for i in range(first, first + count)]
         if wrong := [task for task in tasks if not isinstance(task, Task)]:
             kind = type(wrong[0]).__name__
-            raise InputError(f"{make.__name__} gives {kind}; return innerloop.Task(support=(x, y), query=(x, y))")
+            raise InputError(f"the function gives {kind}; return innerloop.Task(support=(x, y), query=(x, y))")
         try:
             batch = stack(tasks)
         except (RuntimeError, ValueError, KeyError) as problem:
@@ -68,7 +73,7 @@ class FunctionSource:
         return batch
 
     def __repr__(self) -> str:
-        names = ", ".join(f.__name__ for f in (self.make, self.test) if f)
+        names = ", ".join(getattr(f, "__name__", type(f).__name__) for f in (self.make, self.test) if f)
         return f"from_function({names}, seed={self.seed})"
 
 
