@@ -10,7 +10,7 @@ import innerloop
 SRC = Path(innerloop.__file__).parent
 
 LAYERS = [
-    "errors", "params", "batches", "learner", "steps", "losses", "methods", "engine", "models", "tasks", "progress",
+    "errors", "params", "batches", "learner", "steps", "models", "losses", "methods", "engine", "tasks", "progress",
     "checkpoint", "train", "evaluate", "environment", "experiments", "report", "plots", "doctor", "cli",
 ]  # fmt: skip
 
