@@ -25,6 +25,10 @@ def test_a_task_does_not_depend_on_what_is_drawn_with_it(split: str, first: int,
 
 
 def test_seeds_splits_and_numbers_give_other_tasks() -> None:
+    sources = [
+        Sinusoids(seed=seed).waves(split, first, 1) for seed in (0, 1) for split in ("train", "val", "test") for first in (0, 1, 1024)
+    ]
+    assert len({tuple(wave.flatten().tolist()) for wave in sources}) == 18
     draws = [
         Sinusoids(seed=seed).draw(split, first, 1).query[1]
         for seed in (0, 1)
