@@ -93,13 +93,14 @@ def _show_result(experiment: Experiment, row: report.Row) -> None:
             lost, median = scored["diverged"][step], scored["median"][step]
             ours = report.shown(scored["mean"][step], scored["interval"][step], digits=3)
             if lost:
-                ours += f" on {lost} tasks" + ("" if median is None else f", median {median:.3f}")
+                ours += f" on {lost} task{'s' * (lost > 1)}" + ("" if median is None else f", median {median:.3f}")
             table.add_row(case, str(step), paper, ours, rate)
         table.add_section()
     table.caption = (
         f"{row['settings']['test_tasks']} test tasks, seed {row['settings']['seed']}, {row['engine']['plan']}, {row['seconds']:.0f} s"
     )
     out.print(table)
+    print(f"settings follow: {experiment.follows}")
 
 
 def _draw(folder: Path, row: report.Row) -> list[str]:

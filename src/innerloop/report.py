@@ -185,11 +185,12 @@ def into_readme(path: Path, table: str) -> None:
 
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222; background: #fff }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 90em; margin: 2em auto; padding: 0 1em; color: #222; background: #fff }
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums }
 th, td { border-bottom: 1px solid #ddd; padding: .3em .7em; text-align: left; vertical-align: top }
 th { border-bottom: 2px solid #888 }
 figure { margin: 2em 0 } img { max-width: 100% } figcaption { color: #555 } code { font-size: .92em }
+.summary td:nth-child(n+3):nth-child(-n+7) { white-space: nowrap }
 .met { color: #17692f } .missed { color: #a3261b }
 """
 
@@ -216,9 +217,9 @@ def page(listed: Sequence[Entry], figures: Mapping[str, bytes]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _html_table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return "<table><tr>" + "".join(f"<th>{cell}</th>" for cell in head) + f"</tr>{body}</table>"
+    return f"<table class='{kind}'><tr>" + "".join(f"<th>{cell}</th>" for cell in head) + f"</tr>{body}</table>"
 
 
 def _table(listed: Sequence[Entry]) -> str:
@@ -229,7 +230,7 @@ def _table(listed: Sequence[Entry]) -> str:
         verdict = f"<span class='{'met' if e.verdict == 'met' else 'missed' if 'missed' in e.verdict else ''}'>{escape(e.verdict)}</span>"
         name = f"<code>{escape(e.experiment)}</code>" + (f"<br>{escape(e.changed)}" if e.changed else "")
         rows.append([name, escape(e.title), escape(e.case), _steps(e), paper, _ours(e), seeds, verdict])
-    return _html_table(["experiment", "what", "case", "steps", "paper", "ours ± 95 %", "each seed", ""], rows)
+    return _html_table(["experiment", "what", "case", "steps", "paper", "ours ± 95 %", "each seed", ""], rows, kind="summary")
 
 
 def _path(e: Entry) -> str:
