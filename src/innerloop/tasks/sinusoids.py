@@ -41,7 +41,7 @@ class Sinusoids:
 
     The wave of task *i* does not depend on how many points are asked for.
 
-    Source: Finn et al. 2017, arXiv:1703.03400, §5.1; frequency: Baik et al. 2020, arXiv:1906.05859, §4.2.
+    Source: Finn et al. 2017, arXiv:1703.03400, §5.1; frequency: Baik et al. 2020 (L2F), §4.2.
     """
 
     shots: int = 10
