@@ -190,8 +190,8 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
         rows.append(row)
 
     made = [f for f in (folder, *folder.parents) if not f.exists()]
-    checkpoint.writable(folder)
     try:
+        checkpoint.writable(folder)
         trained = train(
             trial.learner,
             trial.tasks,
@@ -211,7 +211,7 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
         )
     except InputError:
         for empty in made:  # folders of a run that never began
-            if not any(empty.iterdir()):
+            if empty.is_dir() and not any(empty.iterdir()):
                 empty.rmdir()
         raise
     return trained, rows
