@@ -142,7 +142,7 @@ def test_a_function_of_its_own_may_make_the_test_tasks() -> None:
     ("make", "message"),
     [
         (lambda g: (torch.zeros(1), torch.zeros(1)), r"the function gives tuple; return innerloop.Task"),
-        (lambda g: Task({"x": torch.zeros(1), "scale": 2.0}, torch.zeros(1)), "a task holds a float; make it a tensor"),
+        (lambda g: Task({"x": torch.zeros(1), "scale": 2.0}, torch.zeros(1)), "^a task holds a float; make it a tensor"),
         (lambda g: Task(torch.tensor(float("nan")), torch.zeros(1)), "the support of task 0 of 'train' holds NaN or infinity"),
         (lambda g: Task(torch.zeros(1), torch.tensor(float("inf"))), "the query of task 0 of 'train' holds NaN or infinity"),
         (

@@ -14,6 +14,9 @@ def map_tensors(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
 
     >>> map_tensors(torch.add, {"x": [torch.tensor(1)]}, {"x": [torch.tensor(2)]})
     {'x': [tensor(3)]}
+
+    Raises:
+        InputError: a part is no tensor, and so could not differ between tasks.
     """
     if isinstance(tree, Tensor):
         return f(tree, *others)
@@ -22,7 +25,7 @@ def map_tensors(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
     if isinstance(tree, (tuple, list)):
         parts = [map_tensors(f, *twins) for twins in zip(tree, *others, strict=True)]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    return tree
+    raise InputError(f"a task holds a {type(tree).__name__}; make it a tensor (torch.as_tensor)")
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -60,21 +63,8 @@ def one(tasks: Any, index: int) -> Any:
 
 
 def stack(tasks: Sequence[Any]) -> Any:
-    """Single tasks of equal shapes as one batch.
-
-    Raises:
-        InputError: a part is no tensor, and so could not differ between tasks.
-    """
-    _only_tensors(tasks[0])
+    """Single tasks of equal shapes as one batch."""
     return map_tensors(lambda *each: torch.stack(each), *tasks)
-
-
-def _only_tensors(tree: Any) -> None:
-    if isinstance(tree, (tuple, list, dict)):
-        for part in tree.values() if isinstance(tree, dict) else tree:
-            _only_tensors(part)
-    elif not isinstance(tree, Tensor):
-        raise InputError(f"a task holds a {type(tree).__name__}; make it a tensor (torch.as_tensor)")
 
 
 def join(batches: Sequence[Any]) -> Any:

@@ -5,13 +5,12 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, make_dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import tyro
 from rich.console import Console
@@ -284,10 +283,9 @@ def parse(shape: Any, arguments: Sequence[str], prog: str, description: str | No
     Raises:
         InputError: in one line, what tyro says in a box.
     """
-    said, help_wanted = io.StringIO(), {"-h", "--help"} & set(arguments)
-    columns = {} if help_wanted else {"COLUMNS": "400"}  # so that no message is cut to the terminal's width
+    said = io.StringIO()
     try:
-        with redirect_stderr(said), redirect_stdout(said), patch.dict(os.environ, columns):
+        with redirect_stderr(said), redirect_stdout(said), _wide(not {"-h", "--help"} & set(arguments)):
             return tyro.cli(shape, args=list(arguments), prog=prog, description=description)
     except SystemExit as stop:
         if not stop.code:
@@ -299,6 +297,21 @@ def parse(shape: Any, arguments: Sequence[str], prog: str, description: str | No
     hints = [re.split(r"\s{2,}", body[k + 1])[0] for k, line in enumerate(body[:-1]) if line.startswith("Perhaps you meant")]
     does = f"did you mean {hints[0]}?" if hints else f"see {prog} --help"
     raise InputError(f"{message.rstrip('.')}; {does}")
+
+
+@contextmanager
+def _wide(wanted: bool) -> Iterator[None]:
+    """A terminal so wide that tyro cuts no message, which becomes one line here; help keeps the real one."""
+    before = os.environ.get("COLUMNS")
+    if wanted:
+        os.environ["COLUMNS"] = "400"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("COLUMNS", None)
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def usage() -> str:

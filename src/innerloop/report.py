@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from innerloop.checkpoint import write_whole
 from innerloop.errors import InputError
 from innerloop.experiments import RESULT, Experiment
 from innerloop.train import METRICS
@@ -175,8 +176,6 @@ def into_readme(path: Path, table: str) -> None:
     Raises:
         InputError: the file lacks them.
     """
-    from innerloop.checkpoint import write_whole
-
     text = path.read_text() if path.is_file() else ""
     if not (BEGIN in text and END in text):
         raise InputError(f"{path} has no place for the table; add the lines {BEGIN} and {END}")

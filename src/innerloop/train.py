@@ -133,14 +133,14 @@ def train(
     if folder:
         checkpoint.writable(folder)
 
-    with bar("training", iterations, first, progress) as shown, _log(folder, first, before, track, log) as write:
+    began = time.perf_counter() - before
+    with bar("training", iterations, first, progress) as shown, _log(folder, first, began, track, log) as write:
         with torch.random.fork_rng():  # measuring draws what a net's dropout draws; the run must not depend on it
             plan, gradient_of, measured = choose(learner, params, batch, iterations - first, plan, chunk, shown.say, shown.warn)
         if plan.compiled or measured:
             shown.say("")
         write({"iteration": first, "engine": str(plan), "measured": measured})
         shown.restart()
-        began = time.perf_counter() - before
 
         def keep(done: int) -> None:
             if not all(p.isfinite().all() for p in params.values()):
@@ -275,9 +275,8 @@ def _restore(folder: Path, params: Params, outer: Optimizer, learner: Learner, s
 
 
 @contextmanager
-def _log(folder: Path | None, first: int, before: float, track: bool, also: Callable[[Row], None]) -> Iterator[Callable[[Row], None]]:
+def _log(folder: Path | None, first: int, began: float, track: bool, also: Callable[[Row], None]) -> Iterator[Callable[[Row], None]]:
     """A function that writes a line of metrics; lines after iteration ``first`` of an earlier start are dropped."""
-    began = time.perf_counter() - before
     with _board(folder if track else None) as board, _lines(folder / METRICS if folder else None, first) as file:
 
         def write(row: Row) -> None:

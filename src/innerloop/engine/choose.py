@@ -46,9 +46,7 @@ def choose(
         seconds[f"one iteration, {plan}"] = _seconds(lambda: gradient(params, tasks))
         if seconds[f"one iteration, {plan}"] * iterations < EARNED_BACK:
             return plan, gradient, seconds
-        eager, plan = plan, replace(plan, compiled=True)
-    else:
-        eager = replace(plan, compiled=False)
+        plan = replace(plan, compiled=True)
     gradient = meta_gradient(learner, plan)
     if plan.compiled:
         say("compiling")
@@ -56,6 +54,7 @@ def choose(
         try:
             gradient(params, tasks)
         except Exception as problem:  # whatever the compiler or the C++ behind it raises: the run can go on without
+            eager = replace(plan, compiled=False)
             line = (str(problem).strip() or "no message").splitlines()[0]
             if wanted:
                 raise InputError(f"engine {plan} does not work here: {type(problem).__name__}: {line}; {eager} would do") from problem

@@ -148,7 +148,7 @@ def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
     if (folder / RUN).exists() and not options.overwrite:
         if not options.resume:
             raise InputError(f"{folder} holds a run already; go on with --resume, start anew with --overwrite, or choose another --out")
-        before = _settings_in(folder)
+        before = _about(folder)["settings"]
         if changed := [k for k, v in before.items() if k != "iterations" and about["settings"].get(k) != _plain(v)]:
             raise InputError(f"{folder} was run with {changed[0]} {before[changed[0]]}; resume it with the same")
     elif options.resume:
@@ -282,11 +282,10 @@ def trial_of(folder: str | Path) -> tuple[Trial, Row]:
     path = Path(folder) / RUN
     if not path.is_file():
         raise InputError(f"{folder} holds no run of a listed experiment: there is no {RUN}; give load the learner too")
-    about = checkpoint.read_json(path)
-    kept = _settings_in(Path(folder))
+    about = _about(Path(folder))
     [experiment] = find(str(about.get("experiment")))
     names = {field.name for field in fields(experiment.settings)}
-    settings = replace(experiment.settings, **{k: _plain(v) for k, v in kept.items() if k in names})
+    settings = replace(experiment.settings, **{k: _plain(v) for k, v in about["settings"].items() if k in names})
     return experiment.build(settings), about
 
 
@@ -300,8 +299,9 @@ def prior_of(folder: str | Path, trial: Trial) -> Params:
     return checkpoint.fitting(trial.finish(trial.learner.prior), checkpoint.read(path)[0], path)
 
 
-def _settings_in(folder: Path) -> dict[str, Any]:
-    settings = checkpoint.read_json(folder / RUN).get("settings")
-    if not isinstance(settings, dict):
+def _about(folder: Path) -> Row:
+    """What ``run.json`` says, once it is known to have settings."""
+    about = checkpoint.read_json(folder / RUN)
+    if not isinstance(about.get("settings"), dict):
         raise InputError(f"{folder / RUN} is damaged (it has no settings); copy it again, or start the run anew with --overwrite")
-    return settings
+    return about

@@ -62,8 +62,9 @@ class Sinusoids:
     def __post_init__(self) -> None:
         if self.shots < 1 or self.queries < 1:
             raise InputError(f"a task has {self.shots} shots and {self.queries} queries; it needs at least one of each")
-        for name, value in vars(self).items():
-            if name in RANGES and value is not None and not (isinstance(value, tuple) and len(value) == 2 and value[0] <= value[1]):
+        for name in RANGES:
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, tuple) and len(value) == 2 and value[0] <= value[1]):
                 raise InputError(f"{name} is {value}; give a pair (low, high), the lower end first")
         if self.noise < 0 or self.sign not in ("minus", "plus"):
             raise InputError(f"noise is {self.noise} and sign {self.sign!r}; noise must be 0 or more, sign 'minus' or 'plus'")
@@ -108,8 +109,7 @@ def _block(source: Sinusoids, split: str, block: int) -> Task:
     def points(part: str, n: int, bounds: Range) -> tuple[Tensor, Tensor]:
         g = generator_of(source.seed, split, block, part)
         x = _uniform(g, bounds, BLOCK, n)
-        y = source.curve(wave, x)
-        y = _noisy(source, y, g)
+        y = _noisy(source, source.curve(wave, x), g)
         x = x.unsqueeze(-1)
         if source.identity:
             varies = len({*source.frequency, *(source.test_frequency or source.frequency)}) > 1

@@ -61,6 +61,8 @@ class FunctionSource:
             raise InputError(f"the function gives {kind}; return innerloop.Task(support=(x, y), query=(x, y))")
         try:
             batch = stack(tasks)
+        except InputError:
+            raise
         except (RuntimeError, ValueError, KeyError) as problem:
             raise InputError(f"tasks {first} to {first + count - 1} of {split!r} differ in shape: {problem}") from problem
         for part, content in batch._asdict().items():
