@@ -10,12 +10,21 @@ from torch.autograd import gradcheck
 
 import innerloop as il
 from innerloop import Learner, Task, meta_loss
-from innerloop.batches import count, one
+from innerloop.batches import count, map_tensors, one
 from innerloop.engine import Plan, meta_gradient
 from innerloop.models.norm import with_plain_norms
 from innerloop.params import within
 
 Build = Callable[..., Learner]
+
+EAGER = [
+    Plan(loop=True),
+    Plan(chunk=2),
+    Plan(chunk=1),
+    Plan(recompute=True),
+    Plan(recompute=True, chunk=2),
+    Plan(loop=True, recompute=True),
+]
 
 
 def test_all_methods_are_under_test() -> None:
@@ -50,17 +59,29 @@ def test_the_meta_loss_passes_gradcheck(method: Build, waves: Task) -> None:
     assert gradcheck(lambda *p: meta_loss(learner)(dict(zip(learner.prior, p, strict=True)), waves), inputs)
 
 
-@pytest.mark.parametrize("plan", [Plan(loop=True), Plan(chunk=2), Plan(chunk=1)], ids=str)
+@pytest.mark.parametrize("plan", EAGER, ids=str)
 def test_every_plan_gives_the_same_meta_gradient(method: Build, waves: Task, plan: Plan) -> None:
     learner = method()
-    torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, waves), meta_gradient(learner)(learner.prior, waves))
+    expected = meta_gradient(learner)(learner.prior, waves)
+    torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, waves), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_compiled_equals_eager(method: Build, waves: Task) -> None:
+@pytest.mark.parametrize("plan", EAGER, ids=str)
+def test_every_plan_agrees_in_single_precision(method: Build, waves: Task, plan: Plan) -> None:
+    learner, tasks = method(dtype=torch.float32), map_tensors(lambda t: t.float(), waves)
+    expected, loss = meta_gradient(learner)(learner.prior, tasks)
+    found = meta_gradient(learner, plan)(learner.prior, tasks)
+    torch.testing.assert_close(found[1], loss, rtol=1e-5, atol=0)
+    for name, g in expected.items():  # relative to the tensor's largest entry: single entries may cancel
+        torch.testing.assert_close(found[0][name], g, rtol=1e-4, atol=1e-4 * g.abs().max().item())
+
+
+@pytest.mark.parametrize("plan", [Plan(compiled=True), Plan(loop=True, recompute=True, compiled=True)], ids=str)
+def test_compiled_equals_eager(method: Build, waves: Task, plan: Plan) -> None:
     # Two steps take twice as long to compile as one, and show more only where steps differ.
     learner = method(steps=2 if method.args in (("maml",), ("per_step_rates",)) else 1)  # pyright: ignore[reportFunctionMemberAccess]
     expected = meta_gradient(learner)(learner.prior, waves)
-    torch.testing.assert_close(meta_gradient(learner, Plan(compiled=True))(learner.prior, waves), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, waves), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_adaptation_leaves_the_prior_as_it_was(method: Build, waves: Task) -> None:

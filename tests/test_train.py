@@ -16,8 +16,7 @@ from torch import nn
 
 import innerloop as il
 from innerloop import Diverged, InputError, Learner, Sinusoids, Task, experiments
-from innerloop.engine import Plan, choose, meta_gradient
-from innerloop.engine.plan import with_own_code
+from innerloop.engine import meta_gradient
 from innerloop.train import train
 
 SOURCE = Sinusoids()
@@ -309,36 +308,6 @@ def test_events_for_tensorboard(tmp_path: Path) -> None:
     il.train(learner(), SOURCE, 4, out=tmp_path, track=True, log_every=2, progress=False)
     [events] = tmp_path.glob("events.out.tfevents.*")
     assert events.stat().st_size > 100
-
-
-def test_auto_compiles_only_what_is_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, said, warned = learner(), [], []
-    batch = SOURCE.draw("train", 0, 25)
-    plan, _, seconds = choose(start, start.prior, batch, 10, say=said.append)
-    assert (plan, said) == (Plan(), [])
-    assert list(seconds) == ["one iteration, vmap"]
-
-    def fail(*args: object, **how: object) -> None:
-        raise RuntimeError("no C++ compiler\nand much more")
-
-    monkeypatch.setattr(torch, "compile", lambda f, **how: fail)
-    plan, gradient_of, _ = choose(start, start.prior, batch, 10**9, say=said.append, warn=warned.append)
-    assert plan == Plan()
-    assert said == ["compiling"]
-    assert warned == ["compiling failed, running uncompiled: RuntimeError: no C++ compiler"]
-    torch.testing.assert_close(gradient_of(start.prior, batch), meta_gradient(start)(start.prior, batch))
-    with pytest.raises(InputError, match=r"engine vmap\+compile does not work here: RuntimeError: no C\+\+ compiler; vmap would do"):
-        choose(start, start.prior, batch, 10, Plan(compiled=True))
-
-
-def test_many_learners_compile_in_one_process() -> None:
-    """torch keeps at most eight results of one code object; each learner has its own."""
-    batch = Sinusoids(shots=2, queries=2).draw("train", 0, 2)
-    for _ in range(10):
-        net = nn.Linear(1, 1)
-        start = il.pretrained(net, il.mse(net))
-        compiled = torch.compile(with_own_code(il.meta_loss(start)), fullgraph=True, backend="eager", dynamic=False)
-        torch.testing.assert_close(compiled(start.prior, batch), il.meta_loss(start)(start.prior, batch))
 
 
 def test_training_in_a_thread_leaves_signals_alone() -> None:

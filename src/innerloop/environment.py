@@ -2,12 +2,13 @@
 
 import platform
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
+
+from innerloop.engine.memory import peak_memory
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
@@ -57,9 +58,5 @@ def device_name(device: str) -> str:
 
 def peak_memory_mb() -> int | None:
     """Most memory this process has held, in MB; None where the system does not tell."""
-    try:
-        from resource import RUSAGE_SELF, getrusage
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(getrusage(RUSAGE_SELF).ru_maxrss * unit / 1e6)
+    peak = peak_memory()
+    return None if peak is None else round(peak / 1e6)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from innerloop import checkpoint
 from innerloop.batches import chunks, onto, some, tensors
+from innerloop.engine import keep_freed_memory
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task, over_tasks
 from innerloop.params import Params
@@ -110,6 +111,7 @@ def evaluate(
     def scores(params: Params, task: Task) -> Tensor:
         return torch.stack([loss(moved, task.query) for moved in going.adapt(params, task.support)[going.prepared :]])
 
+    keep_freed_memory()
     prior, drawn = onto(learner.prior, device), tasks.draw(split, 0, n_tasks)
     if not all(t.isfinite().all() for t in tensors(drawn)):
         raise InputError(f"the {split!r} tasks hold NaN or infinity; clean the data or leave those out")

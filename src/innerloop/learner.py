@@ -1,6 +1,6 @@
 """The idea: adaptation is a fold of pure steps, and a learner over tasks is again a loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -36,6 +36,8 @@ class Learner:
         model: ``(params, x) → prediction``, where the learner is one of a network.
         prepared: how many of the first steps only prepare; those after them are counted as
             *the* steps wherever results are listed by step.
+        weights: of the query loss at the last points of the path, here at its end alone;
+            ``(1 / K,) * K`` is MAML++'s multi-step loss of K steps.
     """
 
     prior: Params
@@ -43,6 +45,13 @@ class Learner:
     loss: Loss
     model: Callable[[Params, Any], Any] | None = None
     prepared: int = 0
+    weights: Sequence[float] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.weights) <= len(self.steps) + 1:
+            raise InputError(
+                f"{len(self.weights)} weights for a path of {len(self.steps) + 1} points; give one for each of the last points"
+            )
 
     def adapt(self, params: Params, support: Batch | list[Batch]) -> list[Params]:
         """The whole path: ``params``, then the parameters after each step."""
@@ -62,12 +71,17 @@ class Learner:
         wanted = self.prepared + steps
         if steps < 0 or (wanted > len(self.steps) == self.prepared):
             raise InputError(f"cannot take {steps} steps with a learner of {len(self.steps) - self.prepared}; 0 would do")
-        return replace(self, steps=(self.steps + self.steps[-1:] * steps)[:wanted])
+        return replace(self, steps=(self.steps + self.steps[-1:] * steps)[:wanted], weights=self.weights[-wanted - 1 :])
 
 
 def task_loss(learner: Learner) -> Loss:
-    """Loss of one ``Task``: the learner's loss on the query after adapting to the support."""
-    return lambda params, task: learner.loss(learner.adapt(params, task.support)[-1], task.query)
+    """Loss of one ``Task``: that on the query, at the points of the path that the learner weighs."""
+
+    def loss(params: Params, task: Task) -> Tensor:
+        points = learner.adapt(params, task.support)[-len(learner.weights) :]
+        return sum(w * learner.loss(p, task.query) for w, p in zip(learner.weights, points, strict=True))
+
+    return loss
 
 
 def over_tasks(f: Callable[[Params, Any], Any], params: Params, tasks: Any) -> Any:

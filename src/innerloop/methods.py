@@ -59,7 +59,8 @@ def maml(
             raise InputError(f"rate is {r}; an inner rate must be 0 or more")
     start = pretrained(net, loss)
     within(start.prior, only)  # a pattern that matches nothing is found now, not in the first iteration
-    return replace(start, steps=tuple(descend(loss, r, only, first_order) for r in rates))
+    made = {r: descend(loss, r, only, first_order) for r in rates}  # equal steps are one step, so that it is compiled once
+    return replace(start, steps=tuple(made[r] for r in rates))
 
 
 def fomaml(net: nn.Module, loss: Loss, steps: int = 1, rate: Rate | Sequence[Rate] = 0.01, **how: Any) -> Learner:

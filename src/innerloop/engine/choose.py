@@ -1,9 +1,11 @@
-"""The plan of ``auto``: measure, and compile only where the run is long enough to earn it back."""
+"""The plan of ``auto``: time the candidates on the first tasks, and compile only where the run is long enough."""
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from innerloop.batches import count, some
+from innerloop.engine.memory import free_memory, peak_memory
 from innerloop.engine.plan import MetaGradient, Plan, meta_gradient
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task
@@ -12,9 +14,18 @@ from innerloop.params import Params
 EARNED_BACK = 60.0
 """Seconds of uncompiled meta-gradients from which compiling is tried.
 
-Compiling costs 10 to 30 seconds on two cores and saves four fifths of the time of a small
+Compiling costs 10 to 60 seconds on two cores and saves four fifths of the time of a small
 network, so a run of a minute comes out ahead and a run of seconds never pays for it.
 """
+
+OVERHEAD_BOUND = 2.0
+"""How many times faster than a loop vmap must be for us to say that calls, not arithmetic, take the time.
+
+Then one graph of all steps and tasks is compiled; otherwise a step alone, run task by task.
+"""
+
+UNROLLED = 10
+"""Steps up to which the graph of all of them is compiled; the time that takes grows with each."""
 
 
 def choose(
@@ -31,6 +42,7 @@ def choose(
 
     Args:
         plan: to take this one and not measure.
+        chunk: tasks that are in memory together; by default as many as fit.
         say: is told in a word what takes long.
         warn: is told in one line what went wrong.
 
@@ -38,38 +50,85 @@ def choose(
         InputError: the plan was given, and does not compile here.
     """
     seconds: dict[str, float] = {}
-    wanted = plan is not None
-    if plan is None:
-        plan = Plan(chunk=chunk)
+    if plan is not None:
         gradient = meta_gradient(learner, plan)
-        gradient(params, tasks)
-        seconds[f"one iteration, {plan}"] = _seconds(lambda: gradient(params, tasks))
-        if seconds[f"one iteration, {plan}"] * iterations < EARNED_BACK:
-            return plan, gradient, seconds
-        plan = replace(plan, compiled=True)
-    gradient = meta_gradient(learner, plan)
-    if plan.compiled:
-        say("compiling")
-        start = time.perf_counter()
+        if plan.compiled:
+            try:
+                gradient = _compiled(learner, params, tasks, plan, seconds, say)
+            except Exception as problem:
+                eager = replace(plan, compiled=False)
+                raise InputError(f"engine {plan} does not work here: {_line(problem)}; {eager} would do") from problem
+        return plan, gradient, seconds
+
+    found = {plan: meta_gradient(learner, plan) for plan in _uncompiled(learner, params, tasks, chunk, seconds)}
+    best = min(found, key=lambda plan: seconds[_key(plan)])
+    for candidate in _worth_compiling(learner, best, seconds, iterations):
         try:
-            gradient(params, tasks)
+            found[candidate] = _compiled(learner, params, tasks, candidate, seconds, say)
         except Exception as problem:  # whatever the compiler or the C++ behind it raises: the run can go on without
-            eager = replace(plan, compiled=False)
-            line = (str(problem).strip() or "no message").splitlines()[0]
-            if wanted:
-                raise InputError(f"engine {plan} does not work here: {type(problem).__name__}: {line}; {eager} would do") from problem
-            warn(f"compiling failed, running uncompiled: {type(problem).__name__}: {line}")
-            return eager, meta_gradient(learner, eager), seconds
-        seconds["compiling"] = time.perf_counter() - start
-        seconds[f"one iteration, {plan}"] = _seconds(lambda: gradient(params, tasks))
-    return plan, gradient, seconds
+            warn(f"compiling {candidate} failed, going on without: {_line(problem)}")
+    best = min(found, key=lambda plan: seconds[_key(plan)])
+    return best, found[best], seconds
 
 
-def _seconds(f: Callable[[], object], repeats: int = 5) -> float:
-    """Median seconds of a call."""
-    taken = []
-    for _ in range(repeats):
+def _uncompiled(learner: Learner, params: Params, tasks: Task, chunk: int | None, seconds: dict[str, float]) -> list[Plan]:
+    """Plans whose memory fits, each timed; that of a loop is timed on its first task."""
+    n, one = count(tasks), some(tasks, 0, 1)
+    device = next(iter(params.values())).device.type
+    plans = [Plan(loop=True, recompute=True)]
+    before, free = peak_memory(device), free_memory(device)
+    seconds[_key(plans[0])] = n * _seconds(learner, params, one, plans[0])
+    after = peak_memory(device)
+    # Every step's graph kept is at most so many times that of one step; half of the memory is left to others.
+    graphs = 0 if before is None or after is None else (after - before) * (len(learner.steps) + 1)
+    together = n if not graphs or free is None else min(n, free // 2 // graphs)
+    if together:
+        plans += [Plan(loop=True)]
+        seconds[_key(plans[-1])] = n * _seconds(learner, params, one, plans[-1])
+        plans += [Plan(chunk=chunk or (None if together == n else together))]
+        seconds[_key(plans[-1])] = _seconds(learner, params, tasks, plans[-1])
+    return plans
+
+
+def _worth_compiling(learner: Learner, best: Plan, seconds: dict[str, float], iterations: int) -> list[Plan]:
+    if seconds[_key(best)] * iterations < EARNED_BACK:
+        return []
+    loop = min(s for key, s in seconds.items() if "loop" in key)
+    if not best.loop and loop > OVERHEAD_BOUND * seconds[_key(best)]:
+        return [replace(best, compiled=True, recompute=len(learner.steps) > UNROLLED)]
+    return [Plan(loop=True, recompute=True, compiled=True)]
+
+
+def _compiled(
+    learner: Learner, params: Params, tasks: Task, plan: Plan, seconds: dict[str, float], say: Callable[[str], None]
+) -> MetaGradient:
+    say("compiling")
+    gradient, start = meta_gradient(learner, plan), time.perf_counter()
+    gradient(params, tasks)
+    seconds[f"compiling {plan}"] = time.perf_counter() - start
+    seconds[_key(plan)] = _timed(lambda: gradient(params, tasks))
+    return gradient
+
+
+def _key(plan: Plan) -> str:
+    return f"one iteration, {plan}"
+
+
+def _line(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {(str(problem).strip() or 'no message').splitlines()[0]}"
+
+
+def _seconds(learner: Learner, params: Params, tasks: Task, plan: Plan) -> float:
+    gradient = meta_gradient(learner, plan)
+    gradient(params, tasks)
+    return _timed(lambda: gradient(params, tasks))
+
+
+def _timed(f: Callable[[], object], repeats: int = 5, limit: float = 1.0) -> float:
+    """Median seconds of a call, of fewer calls where they take long."""
+    taken: list[float] = []
+    while len(taken) < repeats and (not taken or sum(taken) < limit):
         start = time.perf_counter()
         f()
         taken.append(time.perf_counter() - start)
-    return sorted(taken)[repeats // 2]
+    return sorted(taken)[len(taken) // 2]

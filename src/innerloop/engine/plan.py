@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,13 +10,16 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from innerloop.batches import chunks, count, one
+from innerloop.engine.compiled import compiled
+from innerloop.engine.memory import keep_freed_memory
+from innerloop.engine.recompute import recomputed
 from innerloop.errors import InputError, nearest
 from innerloop.learner import Learner, Task, meta_loss, task_loss
 from innerloop.params import Params
 
 MetaGradient = Callable[[Params, Task], tuple[Params, Tensor]]
 
-ENGINES = ("auto", "vmap", "loop", "vmap+compile", "loop+compile")
+ENGINES = ("auto", *("+".join(part for part in parts if part) for parts in product(("vmap", "loop"), ("", "recompute"), ("", "compile"))))
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,20 @@ class Plan:
     Args:
         loop: one task after the other, instead of all of a chunk at once by vmap.
         chunk: tasks that are in memory together, all where None; gradients add up over chunks.
-        compiled: by ``torch.compile``, inner gradients and all; pays for itself in long runs.
+        recompute: keep no graph of a step but compute it a second time on the way back: memory
+            and compile time of one step, for a third more work.
+        compiled: by ``torch.compile``'s Inductor, inner gradients and all; pays for itself in long runs.
     """
 
     loop: bool = False
     chunk: int | None = None
     compiled: bool = False
+    recompute: bool = False
 
     def __str__(self) -> str:
         chunk = f", {self.chunk} tasks at a time" if self.chunk and not self.loop else ""
-        return ("loop" if self.loop else "vmap") + ("+compile" if self.compiled else "") + chunk
+        parts = ("loop" if self.loop else "vmap", "recompute" if self.recompute else "", "compile" if self.compiled else "")
+        return "+".join(part for part in parts if part) + chunk
 
     @staticmethod
     def named(engine: str, chunk: int | None = None) -> "Plan | None":
@@ -44,7 +51,7 @@ class Plan:
             raise InputError(f"no engine {engine!r}; {nearest(engine, ENGINES)}")
         if chunk is not None and chunk < 1:
             raise InputError(f"chunk is {chunk}; give the number of tasks that fit in memory together, 1 or more")
-        return None if engine == "auto" else Plan("loop" in engine, chunk, "compile" in engine)
+        return None if engine == "auto" else Plan("loop" in engine, chunk, "compile" in engine, "recompute" in engine)
 
 
 def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
@@ -58,18 +65,28 @@ def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
     >>> gradient, loss  # (1 − rate)² (w − 1) and half of (1 − rate)² (w − 1)²
     ({'net.weight': tensor([[-0.2500]])}, tensor(0.1250))
     """
-    # torch.compile has no double backward through autograd; it does trace nested torch.func.grad.
-    # So the gradient is taken inside of what is compiled.
-    piece: Any = grad_and_value(task_loss(learner) if plan.loop else meta_loss(learner))
-    if plan.compiled:
-        piece = torch.compile(with_own_code(piece), fullgraph=True, dynamic=False)
+    keep_freed_memory()
+    known: dict[Any, Any] = {}
+
+    def build(piece: Callable[..., Any]) -> Callable[..., Any]:
+        return compiled(piece, known) if plan.compiled else piece
+
+    if plan.recompute:
+        piece = recomputed(learner, plan.loop, build)
+    else:
+        # torch.compile has no double backward through autograd; a graph of nested torch.func.grad
+        # has it written out. So the gradient is taken inside of what is compiled.
+        piece = build(grad_and_value(task_loss(learner) if plan.loop else meta_loss(learner)))
 
     def whole(params: Params, tasks: Task) -> tuple[Params, Tensor]:
         n = count(tasks)
         parts = [one(tasks, k) for k in range(n)] if plan.loop else chunks(tasks, plan.chunk)
         if len(parts) == 1:
             return piece(params, parts[0])
-        gradient, loss = {name: torch.zeros_like(p) for name, p in params.items()}, torch.zeros(())
+        gradient, loss = (
+            {name: torch.zeros_like(p) for name, p in params.items()},
+            torch.zeros((), device=next(iter(params.values())).device),
+        )
         for part in parts:
             part_gradient, part_loss = piece(params, part)
             share = (1 if plan.loop else count(part)) / n
@@ -78,13 +95,3 @@ def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
         return gradient, loss
 
     return whole
-
-
-def with_own_code(f: Callable[..., Any]) -> Callable[..., Any]:
-    """``f`` behind a code object of its own: torch keeps what it compiled there, and no more than eight results."""
-
-    def meta_gradient_of(params: Params, tasks: Any) -> Any:
-        return f(params, tasks)
-
-    code = meta_gradient_of.__code__.replace()
-    return FunctionType(code, globals(), closure=meta_gradient_of.__closure__)

@@ -1,0 +1,258 @@
+"""The engine: what is built how often, what is kept, and how a plan is chosen."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from conftest import built
+from torch import nn
+
+import innerloop as il
+from innerloop import InputError, Learner, Sinusoids, Task, meta_loss
+from innerloop.batches import one
+from innerloop.engine import ENGINES, Plan, choose, compiled, meta_gradient
+from innerloop.engine import choose as choosing
+from innerloop.engine.recompute import recomputed
+from innerloop.params import Params
+from innerloop.steps import descend
+
+RECOMPUTED = [Plan(recompute=True), Plan(loop=True, recompute=True)]
+
+
+def open_gate(params: Params, batch: Any) -> Params:
+    """A step that adds a name, from what only it can see."""
+    return {**params, "gate": torch.sigmoid(params["scale"] * batch[0].mean())}
+
+
+def gated() -> Learner:
+    """A prepared name, a shared one that nothing moves, and steps of two kinds."""
+    base = built("maml", steps=3)
+    loss = lambda params, batch: base.loss(params, batch) * (1 + params["gate"]) + params["gate"] ** 2
+    prior = {**base.prior, "scale": torch.tensor(0.7, dtype=torch.float64)}
+    return Learner(prior, (open_gate, descend(loss, 0.1), descend(loss, 0.05, "net.0")), loss, prepared=1)
+
+
+@pytest.mark.parametrize("plan", RECOMPUTED, ids=str)
+def test_any_pure_step_can_be_recomputed(plan: Plan, waves: Task) -> None:
+    learner = gated()
+    torch.testing.assert_close(
+        meta_gradient(learner, plan)(learner.prior, waves), meta_gradient(learner)(learner.prior, waves), rtol=1e-10, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("plan", RECOMPUTED, ids=str)
+def test_a_meta_step_can_be_recomputed(plan: Plan, waves: Task) -> None:
+    """A gradient step on a meta-loss, which is what meta-meta-learning is: three nested derivatives."""
+    base = built("maml", steps=1)
+    learner = Learner(base.prior, (descend(meta_loss(base), 0.1), *base.steps), base.loss)
+    family = il.batches.stack([waves, waves])
+    tasks = Task(
+        [family, il.batches.map_tensors(lambda t: t[:, 0], family.support)], il.batches.map_tensors(lambda t: t[:, 1], family.query)
+    )
+    expected = meta_gradient(learner, Plan(loop=True))(learner.prior, tasks)
+    torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, tasks), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("plan", [Plan(loop=True), *RECOMPUTED], ids=str)
+@pytest.mark.parametrize("weights", [(0.2, 0.3, 0.5), (0.1, 0.2, 0.3, 0.4), (1.0, 0.0), (0.5, 0.0, 0.25, 0.25)])
+def test_losses_along_the_path(plan: Plan, weights: tuple[float, ...], waves: Task) -> None:
+    learner = replace(built("maml", steps=3), weights=weights)
+    expected = {name: torch.zeros_like(p) for name, p in learner.prior.items()}
+    value = torch.zeros(())
+    for k, weight in enumerate(weights):
+        point = replace(learner, weights=(1.0,)).taking(4 - len(weights) + k)
+        gradient, loss = meta_gradient(point)(learner.prior, waves)
+        expected = {name: g + weight * gradient[name] for name, g in expected.items()}
+        value = value + weight * loss
+    found = meta_gradient(learner, plan)(learner.prior, waves)
+    torch.testing.assert_close(found, (expected, value), rtol=1e-10, atol=1e-12, check_dtype=False)
+
+
+def test_weights_must_fit_the_path() -> None:
+    with pytest.raises(InputError, match="4 weights for a path of 3 points"):
+        replace(built("maml"), weights=(0.25,) * 4)
+    assert replace(built("maml"), weights=(0.2, 0.3, 0.5)).taking(1).weights == (0.3, 0.5)
+
+
+@pytest.mark.parametrize("plan", RECOMPUTED, ids=str)
+def test_a_recomputed_step_draws_what_it_drew(plan: Plan) -> None:
+    """With dropout in the inner loop, the way back must see the masks of the way there."""
+    net = nn.Sequential(nn.Linear(1, 32), nn.Dropout(0.5), nn.Linear(32, 1)).double()
+    learner = il.maml(net, il.mse(net), steps=2, rate=0.1)
+    x = torch.rand(1, 5, 1, dtype=torch.float64)
+    tasks = Task((x, x), (x, x))
+
+    def seeded(plan: Plan) -> tuple[Params, torch.Tensor, torch.Tensor]:
+        gradient = meta_gradient(learner, plan)
+        gradient(learner.prior, tasks)
+        torch.manual_seed(0)
+        return *gradient(learner.prior, tasks), torch.rand(1)
+
+    torch.testing.assert_close(seeded(plan), seeded(replace(plan, recompute=False)))
+
+
+def test_a_repeated_step_is_built_once(waves: Task) -> None:
+    """So that compiling does not take longer for more steps."""
+    pieces = []
+
+    def count(steps: int, rate: Any) -> int:
+        pieces.clear()
+        learner = built("maml", steps=steps, rate=rate)
+        recomputed(learner, False, lambda f: pieces.append(f) or f)(learner.prior, waves)
+        return len(pieces)
+
+    assert [count(1, 0.1), count(5, 0.1), count(20, 0.1)] == [3, 3, 3]  # step, product, loss
+    assert count(2, [0.1, 0.2]) == 5
+
+
+def test_equal_graphs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, leaves: calls.append(graph) or graph)
+    known: dict[Any, Any] = {}
+    offset = torch.ones(2)
+    f, g, h = (compiled(f, known) for f in (lambda b: b["x"] + 1, lambda b: b["x"] + 1, lambda b: b["x"] + offset))
+    two, three = {"x": torch.zeros(2)}, {"x": torch.zeros(3)}
+    assert f(two).tolist() == g(two).tolist() == h(two).tolist() == [1, 1]
+    assert len(calls) == 2
+    assert f(three).tolist() == [1, 1, 1]
+    assert f(two).tolist() == [1, 1]
+    assert len(calls) == 3, "another shape is compiled anew, a known one is not"
+    offset += 1
+    assert h(two).tolist() == [2, 2], "a tensor from outside is read again"
+
+
+SECOND = """
+import time, torch, innerloop as il
+from innerloop.engine import Plan, meta_gradient
+from torch._dynamo.utils import counters
+net = il.mlp(1, 8, 1)
+learner = il.maml(net, il.mse(net), steps=2, rate=0.1)
+meta_gradient(learner, Plan(compiled=True))(learner.prior, il.Sinusoids().draw("train", 0, 3))
+print(counters["inductor"]["fxgraph_cache_hit"])
+"""
+
+
+def test_what_was_compiled_survives_the_process(tmp_path: Any) -> None:
+    where = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    hits = [subprocess.run([sys.executable, "-c", SECOND], env=where, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert hits == ["0\n", "1\n"]
+
+
+def test_only_what_moves_is_kept_for_each_task(waves: Task) -> None:
+    learner = built("anil")
+    kept = []
+
+    def watch(f: Any) -> Any:
+        def run(own: Params, shared: Params, *rest: Any) -> Any:
+            kept.append((set(own), set(shared)))
+            return f(own, shared, *rest)
+
+        return run
+
+    recomputed(learner, False, watch)(learner.prior, waves)
+    head = {"net.4.weight", "net.4.bias"}
+    assert kept == [(head, set(learner.prior) - head)] * 5  # two steps, the loss, two products
+
+
+def test_engines_have_names() -> None:
+    assert ("auto", *map(str, (Plan.named(name) for name in ENGINES[1:]))) == ENGINES
+    assert len(ENGINES) == 9
+    assert Plan.named("auto") is None
+
+
+def test_auto_times_the_candidates_and_says_so() -> None:
+    net = il.mlp(1, 40, 40, 1)
+    learner = il.maml(net, il.mse(net))
+    said: list[str] = []
+    plan, _, seconds = choose(learner, learner.prior, Sinusoids().draw("train", 0, 25), 10, say=said.append)
+    assert (plan, said) == (Plan(), [])
+    assert list(seconds) == ["one iteration, loop+recompute", "one iteration, loop", "one iteration, vmap"]
+    assert seconds["one iteration, vmap"] == min(seconds.values())
+
+
+def test_auto_goes_on_where_compiling_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = il.mlp(1, 40, 40, 1)
+    learner, batch, warned, said = il.maml(net, il.mse(net)), Sinusoids().draw("train", 0, 25), [], []
+
+    def fail(*args: object, **how: object) -> None:
+        raise RuntimeError("no C++ compiler\nand much more")
+
+    monkeypatch.setattr(torch._inductor, "compile", fail)
+    plan, gradient_of, _ = choose(learner, learner.prior, batch, 10**9, say=said.append, warn=warned.append)
+    assert plan == Plan()
+    assert said == ["compiling"]
+    assert warned == ["compiling vmap+compile failed, going on without: RuntimeError: no C++ compiler"]
+    torch.testing.assert_close(gradient_of(learner.prior, batch), meta_gradient(learner)(learner.prior, batch))
+    with pytest.raises(InputError, match=r"engine vmap\+compile does not work here: RuntimeError: no C\+\+ compiler; vmap would do"):
+        choose(learner, learner.prior, batch, 10, Plan(compiled=True))
+
+
+def test_auto_compiles_by_what_takes_the_time() -> None:
+    module = sys.modules[choosing.__module__]
+    learner, many = built("maml", steps=5), built("maml", steps=20)
+    calls = {"one iteration, loop": 3.0, "one iteration, vmap": 1.0}
+    arithmetic = {"one iteration, loop": 1.0, "one iteration, vmap": 2.0}
+    worth = module._worth_compiling
+    assert worth(learner, Plan(), calls, 59) == []
+    assert worth(learner, Plan(), calls, 60) == [Plan(compiled=True)]
+    assert worth(many, Plan(), calls, 60) == [Plan(compiled=True, recompute=True)]
+    assert worth(learner, Plan(loop=True), arithmetic, 60) == [Plan(loop=True, recompute=True, compiled=True)]
+
+
+def test_auto_keeps_to_the_memory_there_is(monkeypatch: pytest.MonkeyPatch, waves: Task) -> None:
+    module = sys.modules[choosing.__module__]
+    learner = built("maml")  # two steps: three graphs
+    peaks = iter([0, 100])
+    monkeypatch.setattr(module, "peak_memory", lambda device: next(peaks))
+    monkeypatch.setattr(module, "free_memory", lambda device: 1300)
+    seconds: dict[str, float] = {}
+    plans = module._uncompiled(learner, learner.prior, waves, None, seconds)
+    assert plans == [Plan(loop=True, recompute=True), Plan(loop=True), Plan(chunk=2)]
+    peaks = iter([0, 100])
+    monkeypatch.setattr(module, "free_memory", lambda device: 500)
+    assert module._uncompiled(learner, learner.prior, waves, None, seconds) == [Plan(loop=True, recompute=True)]
+
+
+KEEPING = """
+import resource, torch
+from innerloop.engine import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.zeros(10_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+before = faults()
+print(keep_freed_memory())
+faults()
+print(before > 10 * faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc")
+def test_freed_memory_is_used_again() -> None:
+    def run(**more: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", KEEPING], env={**os.environ, **more}, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert run() == "True\nTrue\n"
+    assert run(MALLOC_MMAP_THRESHOLD_="65536") == "False\nFalse\n", "a setting of the user's own stays"
+
+
+def test_a_chunk_of_one_task_and_the_whole_batch_agree_for_a_recomputed_network_of_images() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Tanh(), nn.Flatten(), nn.Linear(36, 3)
+    ).double()
+    learner = il.maml(net, il.cross_entropy(net), steps=2, rate=0.1)
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(3, 6, 1, 5, 5, generator=g, dtype=torch.float64), torch.randint(0, 3, (3, 6), generator=g)
+    tasks = Task((x, y), (x.flip(1), y.flip(1)))
+    expected = meta_gradient(learner, Plan(loop=True))(learner.prior, tasks)
+    for plan in (*RECOMPUTED, Plan(recompute=True, chunk=1)):
+        torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, tasks), expected, rtol=1e-10, atol=1e-12)
+    assert one(tasks, 0).support[0].shape == x.shape[1:]
