@@ -12,7 +12,7 @@ import innerloop as il
 from innerloop import Learner, Task, meta_loss
 from innerloop.batches import count, map_tensors, one
 from innerloop.engine import Plan, meta_gradient
-from innerloop.models.norm import with_plain_norms
+from innerloop.models.rewrite import for_inner_loops
 from innerloop.params import within
 
 Build = Callable[..., Learner]
@@ -286,14 +286,14 @@ def test_plain_batch_normalisation_is_the_layer_it_replaces(affine: bool) -> Non
     for p in norm.parameters():
         nn.init.normal_(p)
     shared = nn.Sequential(norm, nn.Sequential(norm, nn.Dropout(0.5)))
-    plain = with_plain_norms(shared.eval())
+    plain = for_inner_loops(shared.eval())
     assert plain[0] is plain[1][0], "a layer used twice is one layer"  # pyright: ignore[reportIndexIssue]
     assert plain[1][1] is shared[1][1], "other layers are the network's own"  # pyright: ignore[reportIndexIssue]
     assert plain.state_dict().keys() == shared.state_dict().keys()
     torch.testing.assert_close(plain(x), shared(x))
     torch.testing.assert_close(plain[0](x[..., 0, 0]), nn.functional.batch_norm(x[..., 0, 0], None, None, norm.weight, norm.bias, True))  # pyright: ignore[reportIndexIssue]
-    assert with_plain_norms(norm.train()) is not norm
-    assert with_plain_norms(linear := nn.Linear(1, 1)) is linear
+    assert for_inner_loops(norm.train()) is not norm
+    assert for_inner_loops(linear := nn.Linear(1, 1)) is linear
 
 
 def test_running_statistics_are_refused_while_they_would_be_updated() -> None:

@@ -79,7 +79,8 @@ def task_loss(learner: Learner) -> Loss:
 
     def loss(params: Params, task: Task) -> Tensor:
         points = learner.adapt(params, task.support)[-len(learner.weights) :]
-        return sum(w * learner.loss(p, task.query) for w, p in zip(learner.weights, points, strict=True))
+        losses = [w * learner.loss(p, task.query) for w, p in zip(learner.weights, points, strict=True)]
+        return sum(losses[1:], losses[0])
 
     return loss
 

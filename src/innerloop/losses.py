@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from innerloop.errors import InputError
 from innerloop.learner import Batch, Loss
-from innerloop.models.norm import with_plain_norms
+from innerloop.models.rewrite import for_inner_loops
 from innerloop.params import Params, under
 
 
@@ -25,7 +25,7 @@ def model(net: nn.Module) -> Callable[[Params, Any], Any]:
                 f"{type(part).__name__} {name!r} updates running statistics, which tasks would overwrite for each other; "
                 "build it with track_running_stats=False to normalise each batch by itself, or call net.eval() to freeze it"
             )
-    net = with_plain_norms(net)
+    net = for_inner_loops(net)
 
     def forward(params: Params, x: Any) -> Any:
         if isinstance(x, Tensor) and x.is_floating_point() and not any(p.dtype == x.dtype for p in params.values()):

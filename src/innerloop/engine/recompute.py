@@ -1,6 +1,6 @@
 """The meta-gradient by walking the path twice: memory for the graph of one step, however many there are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -69,12 +69,14 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
             own = {name: p if loop else p.expand(n, *p.shape).contiguous() for name, p in params.items() if name in moved}
             shared = {name: p for name, p in params.items() if name not in moved}
 
-            tape: list[tuple[Step, Batch, Tensor]] = []
+            tape: list[tuple[Step, Batch, Tensor, Iterable[str]]] = []
 
             def recorded(step: Step) -> Step:
                 def forward_once(point: Params, batch: Batch) -> Params:
-                    tape.append((step, batch, _random(point)))
-                    return {**point, **forward(step)(point, shared, batch)}
+                    random = _random(point)
+                    reached = forward(step)(point, shared, batch)
+                    tape.append((step, batch, random, reached.keys()))
+                    return {**point, **reached}
 
                 return forward_once
 
@@ -84,9 +86,9 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
             (back, common), loss = judge(path[-1], shared, tasks.query)
             back, common, loss = _scaled(back, weights[-1]), _scaled(common, weights[-1]), weights[-1] * loss
             after = _random(own)
-            for point, reached, (step, batch, random), weight in reversed(list(zip(path, path[1:], tape, weights, strict=False))):
+            for point, (step, batch, random, reached), weight in reversed(list(zip(path, tape, weights, strict=False))):
                 _random(own, random)  # so that the step draws what it drew before
-                cotangent = {name: back.pop(name) for name, p in reached.items() if p is not point.get(name)}
+                cotangent = {name: back.pop(name) for name in reached}
                 through, through_common = product(step)(point, shared, batch, cotangent)
                 back, common = _plus(back, through), _plus(common, through_common)
                 if weight:

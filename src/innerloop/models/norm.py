@@ -1,7 +1,5 @@
 """Batch normalisation by the batch itself, with derivatives that can be trusted."""
 
-from copy import copy
-
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -33,26 +31,3 @@ class BatchStatistics(nn.Module):
             return x
         shape = (1, -1) + (1,) * (x.ndim - 2)
         return x * self.weight.view(shape) + self.bias.view(shape)
-
-
-def with_plain_norms(net: nn.Module, seen: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
-    """The network with ``BatchStatistics`` in the place of such layers; itself where it has none.
-
-    Names, parameters and all other layers are those of the network, which stays as it is.
-
-    >>> net = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4, track_running_stats=False))
-    >>> [type(layer).__name__ for layer in with_plain_norms(net).children()]
-    ['Linear', 'BatchStatistics']
-    """
-    seen = {} if seen is None else seen
-    if net not in seen:
-        if isinstance(net, _BatchNorm) and net.running_mean is None:
-            seen[net] = BatchStatistics(net)
-        else:
-            children = {name: with_plain_norms(child, seen) for name, child in net.named_children()}
-            changed = {name: child for name, child in children.items() if child is not getattr(net, name)}
-            seen[net] = net
-            if changed:
-                seen[net] = copy(net)
-                seen[net]._modules = {**net._modules, **changed}
-    return seen[net]
