@@ -194,13 +194,14 @@ def test_auto_goes_on_where_compiling_fails(monkeypatch: pytest.MonkeyPatch) -> 
 def test_auto_compiles_by_what_takes_the_time() -> None:
     module = sys.modules[choosing.__module__]
     learner, many = built("maml", steps=5), built("maml", steps=20)
-    calls = {"one iteration, loop": 3.0, "one iteration, vmap": 1.0}
-    arithmetic = {"one iteration, loop": 1.0, "one iteration, vmap": 2.0}
+    calls, arithmetic = {"one iteration, loop": 3.0, "one iteration, vmap": 1.0}, {"one iteration, loop": 30.0, "one iteration, vmap": 40.0}
+    calls["one iteration, vmap, 7 tasks at a time"] = 1.0
     worth = module._worth_compiling
-    assert worth(learner, Plan(), calls, 59) == []
-    assert worth(learner, Plan(), calls, 60) == [Plan(compiled=True)]
-    assert worth(many, Plan(), calls, 60) == [Plan(compiled=True, recompute=True)]
-    assert worth(learner, Plan(loop=True), arithmetic, 60) == [Plan(loop=True, recompute=True, compiled=True)]
+    assert worth(learner, Plan(), calls, 59, 100) == []
+    assert worth(learner, Plan(), calls, 60, 100) == [Plan(compiled=True)]
+    assert worth(many, Plan(chunk=7), calls, 60, 100) == [Plan(chunk=7, compiled=True, recompute=True)]
+    assert worth(learner, Plan(loop=True), calls, 60, 100) == [Plan(compiled=True)]
+    assert worth(learner, Plan(loop=True), arithmetic, 60, 100) == [Plan(loop=True, recompute=True, compiled=True)]
 
 
 def test_auto_keeps_to_the_memory_there_is(monkeypatch: pytest.MonkeyPatch, waves: Task) -> None:

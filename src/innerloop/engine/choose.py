@@ -18,8 +18,8 @@ Compiling costs 10 to 60 seconds on two cores and saves four fifths of the time 
 network, so a run of a minute comes out ahead and a run of seconds never pays for it.
 """
 
-OVERHEAD_BOUND = 2.0
-"""How many times faster than a loop vmap must be for us to say that calls, not arithmetic, take the time.
+CALLS_ALONE = 0.02
+"""Seconds of a step of one task, or of its query, up to which we say that calls take them and not arithmetic.
 
 Then one graph of all steps and tasks is compiled; otherwise a step alone, run task by task.
 """
@@ -62,7 +62,7 @@ def choose(
 
     found = {plan: meta_gradient(learner, plan) for plan in _uncompiled(learner, params, tasks, chunk, seconds)}
     best = min(found, key=lambda plan: seconds[_key(plan)])
-    for candidate in _worth_compiling(learner, best, seconds, iterations):
+    for candidate in _worth_compiling(learner, best, seconds, iterations, count(tasks)):
         try:
             found[candidate] = _compiled(learner, params, tasks, candidate, seconds, say)
         except Exception as problem:  # whatever the compiler or the C++ behind it raises: the run can go on without
@@ -90,12 +90,12 @@ def _uncompiled(learner: Learner, params: Params, tasks: Task, chunk: int | None
     return plans
 
 
-def _worth_compiling(learner: Learner, best: Plan, seconds: dict[str, float], iterations: int) -> list[Plan]:
+def _worth_compiling(learner: Learner, best: Plan, seconds: dict[str, float], iterations: int, n: int) -> list[Plan]:
     if seconds[_key(best)] * iterations < EARNED_BACK:
         return []
     loop = min(s for key, s in seconds.items() if "loop" in key)
-    if not best.loop and loop > OVERHEAD_BOUND * seconds[_key(best)]:
-        return [replace(best, compiled=True, recompute=len(learner.steps) > UNROLLED)]
+    if loop / n / (len(learner.steps) + 1) < CALLS_ALONE:
+        return [Plan(chunk=best.chunk, compiled=True, recompute=len(learner.steps) > UNROLLED)]
     return [Plan(loop=True, recompute=True, compiled=True)]
 
 
