@@ -72,6 +72,12 @@ def test_losses_along_the_path(plan: Plan, weights: tuple[float, ...], waves: Ta
     torch.testing.assert_close(found, (expected, value), rtol=1e-10, atol=1e-12, check_dtype=False)
 
 
+@pytest.mark.parametrize("plan", RECOMPUTED, ids=str)
+def test_a_learner_without_steps_can_be_recomputed(plan: Plan, waves: Task) -> None:
+    learner = il.pretrained(net := nn.Linear(1, 1).double(), il.mse(net))
+    torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, waves), meta_gradient(learner)(learner.prior, waves))
+
+
 def test_weights_must_fit_the_path() -> None:
     with pytest.raises(InputError, match="4 weights for a path of 3 points"):
         replace(built("maml"), weights=(0.25,) * 4)

@@ -65,7 +65,7 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
             if not moved:
                 moved.update(params if loop else _moved(learner, params, tasks))
             # What steps move is each task's own; all else is kept once, and its cotangent summed over tasks.
-            n = 1 if loop else count(tasks)
+            n, device = 1 if loop else count(tasks), next(iter(params.values())).device
             own = {name: p if loop else p.expand(n, *p.shape).contiguous() for name, p in params.items() if name in moved}
             shared = {name: p for name, p in params.items() if name not in moved}
 
@@ -73,7 +73,7 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
 
             def recorded(step: Step) -> Step:
                 def forward_once(point: Params, batch: Batch) -> Params:
-                    random = _random(point)
+                    random = _random(device)
                     reached = forward(step)(point, shared, batch)
                     tape.append((step, batch, random, reached.keys()))
                     return {**point, **reached}
@@ -85,9 +85,9 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
 
             (back, common), loss = judge(path[-1], shared, tasks.query)
             back, common, loss = _scaled(back, weights[-1]), _scaled(common, weights[-1]), weights[-1] * loss
-            after = _random(own)
+            after = _random(device)
             for point, (step, batch, random, reached), weight in reversed(list(zip(path, tape, weights, strict=False))):
-                _random(own, random)  # so that the step draws what it drew before
+                _random(device, random)  # so that the step draws what it drew before
                 cotangent = {name: back.pop(name) for name in reached}
                 through, through_common = product(step)(point, shared, batch, cotangent)
                 back, common = _plus(back, through), _plus(common, through_common)
@@ -95,7 +95,7 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
                     (here, here_common), value = judge(point, shared, tasks.query)
                     back, common = _plus(back, _scaled(here, weight)), _plus(common, _scaled(here_common, weight))
                     loss = loss + weight * value
-            _random(own, after)
+            _random(device, after)
         both = {**common, **{name: v if loop else v.sum(0) for name, v in back.items()}}
         return {name: both[name] for name in params}, loss
 
@@ -103,15 +103,14 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
 
 
 def _moved(learner: Learner, params: Params, tasks: Task) -> set[str]:
-    """Names of the prior that a step changes: found by adapting to one task, each step taken once."""
+    """Names of the prior that a step changes, found by adapting to one task."""
     with torch.random.fork_rng():
         path = replace(learner, weights=(1.0,)).adapt(params, one(tasks, 0).support)
     return {name for name, p in params.items() if path[-1][name] is not p}
 
 
-def _random(params: Params, state: Tensor | None = None) -> Tensor:
-    """The state of the random numbers on the parameters' device; set to ``state`` first where one is given."""
-    device = next(iter(params.values())).device
+def _random(device: torch.device, state: Tensor | None = None) -> Tensor:
+    """The state of the random numbers on the device; set to ``state`` first where one is given."""
     source: Any = torch.get_device_module(device) if device.type != "cpu" else torch
     if state is not None:
         source.set_rng_state(state)

@@ -91,7 +91,7 @@ class NormalisedPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = x.new_ones(x.shape[1]) if self.weight is None else self.weight
         images = x.movedim(1, -1)[None]
-        if kernels.serves(x):
+        if kernels.serves(x) and min(x.shape[2:]) > 1:
             sign = torch.where(weight >= 0, 1.0, -1.0).to(x.dtype).detach()[None]
             shift = images[:, 0, 0, 0].detach()
             total, square, z = Pool.apply(images, sign, shift)

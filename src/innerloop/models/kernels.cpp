@@ -21,19 +21,33 @@ struct Choice {
     T of(T a, T b, T c, T d) const { return below ? (right_below ? d : c) : (right_above ? b : a); }
 };
 
-// `window(i, j)` for every 2 × 2 window that begins at row i and column j, `edge(i, j)` for what is left at odd sizes.
-template <class Window, class Edge>
-void over_image(Size height, Size width, Window window, Edge edge) {
+// `window(i, j)` for every 2 × 2 window that begins at row i and column j, `edge(i, j)` for what is left at odd sizes; `end()` of each row.
+template <class Window, class Edge, class End>
+void over_image(Size height, Size width, Window window, Edge edge, End end) {
     for (Size i = 0; i + 1 < height; i += 2) {
         for (Size j = 0; j + 1 < width; j += 2) window(i, j);
         if (width % 2) edge(i, width - 1), edge(i + 1, width - 1);
+        end();
     }
-    if (height % 2)
+    if (height % 2) {
         for (Size j = 0; j < width; j++) edge(height - 1, j);
+        end();
+    }
 }
 
+// Two sums per channel of one image: within a row in T, over rows in double, so that no rounding adds up over an image.
 template <class T>
-void add_up(const std::vector<T>& parts, Size groups, Size images, Size channels, T* first, T* second) {
+struct Sums {
+    std::vector<T> row;
+    double* image;
+    Sums(Size channels, double* to) : row(2 * channels, T(0)), image(to) {}
+    void end() {
+        for (Size k = 0; k < Size(row.size()); k++) image[k] += row[k], row[k] = 0;
+    }
+};
+
+template <class T>
+void add_up(const std::vector<double>& parts, Size groups, Size images, Size channels, T* first, T* second) {
     for (Size g = 0; g < groups; g++)
         for (Size c = 0; c < channels; c++) {
             double one = 0, two = 0;
@@ -47,11 +61,13 @@ template <class T>
 void pool(const T* x, const T* sign, const T* shift, Size groups, Size images, Size height, Size width, Size channels, T* sum, T* square,
           T* z) {
     const Size row = width * channels, C = channels;
-    std::vector<T> parts(2 * groups * images * C, T(0));
+    std::vector<double> parts(2 * groups * images * C, 0.0);
 #pragma omp parallel for schedule(static)
     for (Size n = 0; n < groups * images; n++) {
         const T *image = x + n * height * row, *s = sign + n / images * C, *m = shift + n / images * C;
-        T *out = z + n * (height / 2) * (width / 2) * C, *one = &parts[2 * n * C], *two = one + C;
+        T *out = z + n * (height / 2) * (width / 2) * C;
+        Sums<T> sums(C, &parts[2 * n * C]);
+        T *one = sums.row.data(), *two = one + C;
         over_image(
             height, width,
             [&](Size i, Size j) {
@@ -68,7 +84,8 @@ void pool(const T* x, const T* sign, const T* shift, Size groups, Size images, S
             [&](Size i, Size j) {
                 const T* a = image + i * row + j * C;
                 for (Size k = 0; k < C; k++) one[k] += a[k] - m[k], two[k] += (a[k] - m[k]) * (a[k] - m[k]);
-            });
+            },
+            [&] { sums.end(); });
     }
     add_up(parts, groups, images, C, sum, square);
 }
@@ -103,7 +120,8 @@ void spread(const T* offset, const T* factor, const T* x, const T* g, const T* s
                 const T* a = image + i * row + j * C;
                 T* ya = out + i * row + j * C;
                 for (Size k = 0; k < C; k++) ya[k] = o[k] + f[k] * a[k];
-            });
+            },
+            [] {});
     }
 }
 
@@ -112,11 +130,13 @@ template <class T>
 void gather(const T* v, const T* x, const T* sign, Size groups, Size images, Size height, Size width, Size channels, T* sum, T* product,
             T* z) {
     const Size row = width * channels, C = channels;
-    std::vector<T> parts(2 * groups * images * C, T(0));
+    std::vector<double> parts(2 * groups * images * C, 0.0);
 #pragma omp parallel for schedule(static)
     for (Size n = 0; n < groups * images; n++) {
         const T *image = x + n * height * row, *value = v + n * height * row, *s = sign + n / images * C;
-        T *out = z + n * (height / 2) * (width / 2) * C, *one = &parts[2 * n * C], *two = one + C;
+        T *out = z + n * (height / 2) * (width / 2) * C;
+        Sums<T> sums(C, &parts[2 * n * C]);
+        T *one = sums.row.data(), *two = one + C;
         over_image(
             height, width,
             [&](Size i, Size j) {
@@ -134,7 +154,8 @@ void gather(const T* v, const T* x, const T* sign, Size groups, Size images, Siz
             [&](Size i, Size j) {
                 const Size at = i * row + j * C;
                 for (Size k = 0; k < C; k++) one[k] += value[at + k], two[k] += value[at + k] * image[at + k];
-            });
+            },
+            [&] { sums.end(); });
     }
     add_up(parts, groups, images, C, sum, product);
 }
