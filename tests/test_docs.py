@@ -16,7 +16,7 @@ def blocks(name: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(("name", "n"), [("docs/ideas.md", 1), ("docs/methods.md", 2)])
+@pytest.mark.parametrize(("name", "n"), [("docs/ideas.md", 2), ("docs/methods.md", 2)])
 def test_the_code_in_the_docs_runs(name: str, n: int) -> None:
     assert len(blocks(name)) == n
     scope: dict = {}
@@ -25,6 +25,7 @@ def test_the_code_in_the_docs_runs(name: str, n: int) -> None:
 
 
 def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)  # the README leaves the start of its network to chance
     own, trained = blocks("README.md")
     scope: dict = {}
     exec(own, scope)

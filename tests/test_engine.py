@@ -207,6 +207,7 @@ def test_auto_compiles_by_what_takes_the_time() -> None:
     assert worth(learner, Plan(), calls, 60, 100) == [Plan(compiled=True)]
     assert worth(many, Plan(chunk=7), calls, 60, 100) == [Plan(chunk=7, compiled=True, recompute=True)]
     assert worth(learner, Plan(loop=True), calls, 60, 100) == [Plan(compiled=True)]
+    assert worth(learner, Plan(), {**arithmetic, "one iteration, vmap": 15.0}, 60, 100) == [Plan(compiled=True)]
     assert worth(learner, Plan(loop=True), arithmetic, 60, 100) == [Plan(loop=True, recompute=True, compiled=True)]
 
 

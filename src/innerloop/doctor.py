@@ -33,7 +33,11 @@ def checks() -> Iterator[tuple[str, bool | None, str]]:
         yield f"extra {extra}", None if missing else True, f"pip install 'innerloop[{extra}]'" if missing else "installed"
     yield compiles()
     found = kernels.library() is not None
-    yield "kernels", found or None, "built, for convolutions on the CPU" if found else "cannot be built, convolutions are slower; install g++"
+    yield (
+        "kernels",
+        found or None,
+        "built, for convolutions on the CPU" if found else "cannot be built, convolutions are slower; install g++",
+    )
     writable = os.access(Path.cwd(), os.W_OK)
     yield "this folder", writable, "writable" if writable else "not writable; run elsewhere or give --out"
     cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir()))

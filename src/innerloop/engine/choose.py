@@ -19,9 +19,13 @@ network, so a run of a minute comes out ahead and a run of seconds never pays fo
 """
 
 CALLS_ALONE = 0.02
-"""Seconds of a step of one task, or of its query, up to which we say that calls take them and not arithmetic.
+"""Seconds of a step of one task, or of its query, up to which we say that calls take them and not arithmetic."""
 
-Then one graph of all steps and tasks is compiled; otherwise a step alone, run task by task.
+TOGETHER = 1.5
+"""How many times faster than a loop vmap is where it pays to do tasks together.
+
+Then, or where calls take the time, one graph of all steps and tasks is compiled; otherwise a step
+alone, run task by task.
 """
 
 UNROLLED = 10
@@ -94,7 +98,8 @@ def _worth_compiling(learner: Learner, best: Plan, seconds: dict[str, float], it
     if seconds[_key(best)] * iterations < EARNED_BACK:
         return []
     loop = min(s for key, s in seconds.items() if "loop" in key)
-    if loop / n / (len(learner.steps) + 1) < CALLS_ALONE:
+    vmapped = min((s for key, s in seconds.items() if "vmap" in key), default=float("inf"))
+    if loop > TOGETHER * vmapped or loop / n / (len(learner.steps) + 1) < CALLS_ALONE:
         return [Plan(chunk=best.chunk, compiled=True, recompute=len(learner.steps) > UNROLLED)]
     return [Plan(loop=True, recompute=True, compiled=True)]
 
