@@ -146,6 +146,21 @@ def test_the_meta_gradient_is_that_of_torchs_layers(plan: Plan) -> None:
     assert not gradient["net.0.0.bias"].any(), "a bias in front of a normalisation has no effect, and gradient 0"
 
 
+@pytest.mark.parametrize(
+    "after", [nn.GroupNorm(2, 4), nn.MaxPool2d(3, 1), nn.Dropout2d(0.0), nn.Conv2d(4, 4, 2, groups=2)], ids=lambda m: type(m).__name__
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["after a block", "after a convolution"])
+def test_torchs_layers_may_follow_under_vmap(after: nn.Module, whole: bool) -> None:
+    """Some refuse images whose channels are innermost there."""
+    first = block(nn.ReLU()) if whole else nn.Conv2d(3, 4, 3, padding=1)
+    net = nn.Sequential(first, after, nn.Flatten(), nn.LazyLinear(2)).double()
+    tasks = images()
+    net(tasks.support[0][0])
+    learner = il.maml(net, il.cross_entropy(net), steps=1, rate=0.1)
+    expected = meta_gradient(learner, Plan(loop=True))(learner.prior, tasks)
+    torch.testing.assert_close(meta_gradient(learner)(learner.prior, tasks), expected, rtol=1e-9, atol=1e-11)
+
+
 def test_layers_with_hooks_are_left_alone() -> None:
     net, seen = block(nn.ReLU()), []
     net[2].register_forward_hook(lambda *args: seen.append(1))

@@ -65,13 +65,16 @@ class NormalisedPool(nn.Module):
     Args:
         norm: a ``BatchNorm2d`` without running statistics; its parameters are shared.
         activation: such as ReLU.
+        innermost: leave channels innermost in memory, for a ``Convolution`` that comes next;
+            under vmap, some of torch's layers refuse that order.
     """
 
     weight: nn.Parameter | None
     bias: nn.Parameter | None
 
-    def __init__(self, norm: nn.BatchNorm2d, activation: nn.Module):
+    def __init__(self, norm: nn.BatchNorm2d, activation: nn.Module, innermost: bool = False):
         super().__init__()
+        self.innermost = innermost
         self.eps, self.act = norm.eps, activation
         self.register_parameter("weight", norm.weight)
         self.register_parameter("bias", norm.bias)
@@ -100,7 +103,8 @@ class NormalisedPool(nn.Module):
             scale = weight * (square / points - off.square() + self.eps).rsqrt()
             y = z * scale[:, None, None, None] - ((off + shift) * scale)[:, None, None, None]
             y = self.act(y if self.bias is None else y + self.bias)
-            return y[0].movedim(-1, 1)
+            y = y[0].movedim(-1, 1)
+            return y if self.innermost else y.contiguous()
         centred = x - x.mean((0, 2, 3), keepdim=True)
         y = centred * (centred.square().mean((0, 2, 3), keepdim=True) + self.eps).rsqrt() * weight.view(-1, 1, 1)
         return nn.functional.max_pool2d(self.act(y if self.bias is None else y + self.bias.view(-1, 1, 1)), 2)
@@ -275,10 +279,10 @@ class Conv(Function):
         if in_dims[1] is None:
             x = x.movedim(in_dims[0], 0)
             y: Any = Conv.apply(x.flatten(0, 1), w, stride, padding)
-            return y.unflatten(0, x.shape[:2]), 0
+            return y.unflatten(0, x.shape[:2]).contiguous(), 0  # under vmap, some of torch's layers refuse another order
         x, w = _tasks(info, in_dims, x, w)
         h, v = ((size + 2 * padding - w.shape[-1]) // stride + 1 for size in x.shape[-2:])
-        return torch.bmm(_rows(x, w, stride, padding), _matrix(w)).view(*x.shape[:2], h, v, -1).movedim(-1, 2), 0
+        return torch.bmm(_rows(x, w, stride, padding), _matrix(w)).view(*x.shape[:2], h, v, -1).movedim(-1, 2).contiguous(), 0
 
 
 class InputSlope(Function):
@@ -305,7 +309,7 @@ class InputSlope(Function):
         g, w, x = _tasks(info, in_dims, g, w, x)
         rows = torch.bmm(g.movedim(2, -1).flatten(1, 3), _matrix(w).mT)
         y: Any = Fold.apply(rows.view(-1, *g.shape[-2:], rows.shape[-1]), *x.shape[-2:], w.shape[-1], stride, padding)
-        return y.unflatten(0, x.shape[:2]).movedim(-1, 2), 0
+        return y.unflatten(0, x.shape[:2]).movedim(-1, 2).contiguous(), 0
 
 
 class WeightSlope(Function):

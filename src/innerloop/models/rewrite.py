@@ -51,10 +51,12 @@ def _fused(row: list[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
         centred = isinstance(norm, _BatchNorm) and norm.running_mean is None and not _hooked(conv) and not _hooked(norm)
         if centred and isinstance(conv, nn.Conv2d) and Convolution.replaces(conv):
             found[first] = Convolution(conv, centred=True)
-    for (first, norm), (second, activation), (third, pool) in zip(row, row[1:], row[2:], strict=False):
+    for k, ((first, norm), (second, activation), (third, pool)) in enumerate(zip(row, row[1:], row[2:], strict=False)):
         if NormalisedPool.replaces(norm, activation, pool) and not any(map(_hooked, (norm, activation, pool))):
             # One of the three does the work, the others nothing.
-            found |= {first: NormalisedPool(norm, activation), second: nn.Identity(), third: nn.Identity()}  # pyright: ignore[reportArgumentType]
+            after = row[k + 3][1] if k + 3 < len(row) else None
+            innermost = isinstance(after, nn.Conv2d) and Convolution.replaces(after) and not _hooked(after)
+            found |= {first: NormalisedPool(norm, activation, innermost), second: nn.Identity(), third: nn.Identity()}  # pyright: ignore[reportArgumentType]
     return found
 
 
