@@ -55,14 +55,13 @@ def choose(
     """
     seconds: dict[str, float] = {}
     if plan is not None:
-        gradient = meta_gradient(learner, plan)
-        if plan.compiled:
-            try:
-                gradient = _compiled(learner, params, tasks, plan, seconds, say)
-            except Exception as problem:
-                eager = replace(plan, compiled=False)
-                raise InputError(f"engine {plan} does not work here: {_line(problem)}; {eager} would do") from problem
-        return plan, gradient, seconds
+        if not plan.compiled:
+            return plan, meta_gradient(learner, plan), seconds
+        try:
+            return plan, _compiled(learner, params, tasks, plan, seconds, say), seconds
+        except Exception as problem:
+            eager = replace(plan, compiled=False)
+            raise InputError(f"engine {plan} does not work here: {_line(problem)}; {eager} would do") from problem
 
     found = {plan: meta_gradient(learner, plan) for plan in _uncompiled(learner, params, tasks, chunk, seconds)}
     best = min(found, key=lambda plan: seconds[_key(plan)])

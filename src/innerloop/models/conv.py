@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from innerloop.models import kernels
+from innerloop.models.norm import BatchStatistics, normalised
 
 
 class Convolution(nn.Module):
@@ -84,7 +85,7 @@ class NormalisedPool(nn.Module):
         """Whether the three layers in a row are of the kind that this can stand for."""
         return (
             type(norm) is nn.BatchNorm2d
-            and norm.running_mean is None
+            and BatchStatistics.replaces(norm)
             and (type(activation) is nn.ReLU or (type(activation) is nn.LeakyReLU and activation.negative_slope >= 0))
             and type(pool) is nn.MaxPool2d
             and (pool.kernel_size, pool.stride) in ((2, 2), ((2, 2), (2, 2)))
@@ -92,22 +93,20 @@ class NormalisedPool(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if not kernels.serves(x) or min(x.shape[2:]) < 2:
+            return nn.functional.max_pool2d(self.act(normalised(x, self.weight, self.bias, self.eps)), 2)
         weight = x.new_ones(x.shape[1]) if self.weight is None else self.weight
         images = x.movedim(1, -1)[None]
-        if kernels.serves(x) and min(x.shape[2:]) > 1:
-            sign = torch.where(weight >= 0, 1.0, -1.0).to(x.dtype).detach()[None]
-            shift = images[:, 0, 0, 0].detach()
-            total, square, z = Pool.apply(images, sign, shift)
-            points = x.numel() // x.shape[1]
-            off = total / points
-            scale = weight * (square / points - off.square() + self.eps).rsqrt()
-            y = z * scale[:, None, None, None] - ((off + shift) * scale)[:, None, None, None]
-            y = self.act(y if self.bias is None else y + self.bias)
-            y = y[0].movedim(-1, 1)
-            return y if self.innermost else y.contiguous()
-        centred = x - x.mean((0, 2, 3), keepdim=True)
-        y = centred * (centred.square().mean((0, 2, 3), keepdim=True) + self.eps).rsqrt() * weight.view(-1, 1, 1)
-        return nn.functional.max_pool2d(self.act(y if self.bias is None else y + self.bias.view(-1, 1, 1)), 2)
+        sign = torch.where(weight >= 0, 1.0, -1.0).to(x.dtype).detach()[None]
+        shift = images[:, 0, 0, 0].detach()
+        total, square, z = Pool.apply(images, sign, shift)
+        points = x.numel() // x.shape[1]
+        off = total / points
+        scale = weight * (square / points - off.square() + self.eps).rsqrt()
+        y = z * scale[:, None, None, None] - ((off + shift) * scale)[:, None, None, None]
+        y = self.act(y if self.bias is None else y + self.bias)
+        y = y[0].movedim(-1, 1)
+        return y if self.innermost else y.contiguous()
 
 
 def _grouped(function: Any, info: Any, in_dims: Any, *given: Any) -> Any:
@@ -294,12 +293,12 @@ class InputSlope(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        g, w, x, *ctx.how = inputs
-        ctx.save_for_backward(g, w, x)
+        g, w, _, *ctx.how = inputs
+        ctx.save_for_backward(g, w)
 
     @staticmethod
     def backward(ctx: Any, c: Tensor) -> Any:
-        g, w, _ = ctx.saved_tensors
+        g, w = ctx.saved_tensors
         by_g = Conv.apply(c, w, *ctx.how) if ctx.needs_input_grad[0] else None
         by_w = WeightSlope.apply(g, c, w, *ctx.how) if ctx.needs_input_grad[1] else None
         return by_g, by_w, None, None, None
@@ -321,12 +320,12 @@ class WeightSlope(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        g, x, w, *ctx.how = inputs
-        ctx.save_for_backward(g, x, w)
+        g, x, _, *ctx.how = inputs
+        ctx.save_for_backward(g, x)
 
     @staticmethod
     def backward(ctx: Any, c: Tensor) -> Any:
-        g, x, _ = ctx.saved_tensors
+        g, x = ctx.saved_tensors
         by_g = Conv.apply(x, c, *ctx.how) if ctx.needs_input_grad[0] else None
         by_x = InputSlope.apply(g, c, x, *ctx.how) if ctx.needs_input_grad[1] else None
         return by_g, by_x, None, None, None

@@ -23,11 +23,21 @@ class BatchStatistics(nn.Module):
         self.register_parameter("weight", norm.weight)
         self.register_parameter("bias", norm.bias)
 
+    @staticmethod
+    def replaces(layer: nn.Module) -> bool:
+        """Whether the layer normalises by the batch alone."""
+        return isinstance(layer, _BatchNorm) and layer.running_mean is None
+
     def forward(self, x: Tensor) -> Tensor:
-        axes = [0, *range(2, x.ndim)]
-        centred = x - x.mean(axes, keepdim=True)
-        x = centred * (centred.square().mean(axes, keepdim=True) + self.eps).rsqrt()
-        if self.weight is None or self.bias is None:
-            return x
-        shape = (1, -1) + (1,) * (x.ndim - 2)
-        return x * self.weight.view(shape) + self.bias.view(shape)
+        return normalised(x, self.weight, self.bias, self.eps)
+
+
+def normalised(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """(x − mean) / √(var + eps) · weight + bias over all axes but the second."""
+    axes = [0, *range(2, x.ndim)]
+    centred = x - x.mean(axes, keepdim=True)
+    x = centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
+    if weight is None or bias is None:
+        return x
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    return x * weight.view(shape) + bias.view(shape)

@@ -4,7 +4,6 @@ from copy import copy
 from itertools import pairwise
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from innerloop.models.conv import Convolution, NormalisedPool
 from innerloop.models.norm import BatchStatistics
@@ -39,8 +38,8 @@ def for_inner_loops(net: nn.Module, seen: dict[nn.Module, nn.Module] | None = No
 def _replaced(layer: nn.Module) -> nn.Module:
     if _hooked(layer):
         return layer
-    if isinstance(layer, _BatchNorm) and layer.running_mean is None:
-        return BatchStatistics(layer)
+    if BatchStatistics.replaces(layer):
+        return BatchStatistics(layer)  # pyright: ignore[reportArgumentType]
     return Convolution(layer) if isinstance(layer, nn.Conv2d) and Convolution.replaces(layer) else layer
 
 
@@ -48,7 +47,7 @@ def _fused(row: list[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
     """What stands in for neighbours in a row."""
     found: dict[str, nn.Module] = {}
     for (first, conv), (_, norm) in pairwise(row):
-        centred = isinstance(norm, _BatchNorm) and norm.running_mean is None and not _hooked(conv) and not _hooked(norm)
+        centred = BatchStatistics.replaces(norm) and not _hooked(conv) and not _hooked(norm)
         if centred and isinstance(conv, nn.Conv2d) and Convolution.replaces(conv):
             found[first] = Convolution(conv, centred=True)
     for k, ((first, norm), (second, activation), (third, pool)) in enumerate(zip(row, row[1:], row[2:], strict=False)):
