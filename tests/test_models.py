@@ -161,6 +161,24 @@ def test_torchs_layers_may_follow_under_vmap(after: nn.Module, whole: bool) -> N
     torch.testing.assert_close(meta_gradient(learner)(learner.prior, tasks), expected, rtol=1e-9, atol=1e-11)
 
 
+def test_blocks_within_a_row_of_layers() -> None:
+    """Channels stay innermost from block to block where a convolution comes next, and nowhere else."""
+    net = nn.Sequential(block(nn.ReLU()), nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 1))), block(nn.ReLU()), nn.Conv2d(3, 4, 1))
+    pools = [layer for layer in for_inner_loops(net).modules() if isinstance(layer, NormalisedPool)]
+    assert [pool.innermost for pool in pools] == [True, True]
+    twice = nn.Sequential(net[0], net[1], net[0], nn.Flatten())
+    pools = [layer for layer in for_inner_loops(twice).modules() if isinstance(layer, NormalisedPool)]
+    assert [pool.innermost for pool in pools] == [True, False]
+
+
+def test_a_layer_may_come_twice_in_a_row_of_layers() -> None:
+    """Between the convolution and the normalisation is the second use of a ReLU: the bias must stay."""
+    relu = nn.ReLU()
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.BatchNorm2d(4, track_running_stats=False)).double()
+    x = numbers(2, 3, 8, 8)
+    torch.testing.assert_close(for_inner_loops(net)(x), net(x))
+
+
 def test_layers_with_hooks_are_left_alone() -> None:
     net, seen = block(nn.ReLU()), []
     net[2].register_forward_hook(lambda *args: seen.append(1))

@@ -9,7 +9,7 @@ from innerloop.models.conv import Convolution, NormalisedPool
 from innerloop.models.norm import BatchStatistics
 
 
-def for_inner_loops(net: nn.Module, seen: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+def for_inner_loops(net: nn.Module) -> nn.Module:
     """The network with our layers where they compute the same; itself where there are none.
 
     ``BatchNorm`` without running statistics becomes ``BatchStatistics``, ``Conv2d`` becomes
@@ -21,18 +21,40 @@ def for_inner_loops(net: nn.Module, seen: dict[nn.Module, nn.Module] | None = No
     >>> [type(layer).__name__ for layer in for_inner_loops(net).children()]
     ['Linear', 'BatchStatistics']
     """
-    seen = {} if seen is None else seen
-    if net not in seen:
-        seen[net] = _replaced(net)
-        if seen[net] is net:
-            children = {name: for_inner_loops(child, seen) for name, child in net.named_children()}
-            if type(net) is nn.Sequential:
-                children |= _fused(list(net.named_children()))
+    return _rewritten(net, None, {})
+
+
+Seen = dict[tuple[nn.Module, bool], nn.Module]
+
+
+def _rewritten(net: nn.Module, after: nn.Module | None, seen: Seen) -> nn.Module:
+    """The network, whose output is the input of layer ``after``."""
+    key = net, _reads_innermost(after)
+    if key not in seen:
+        seen[key] = _replaced(net)
+        if seen[key] is net:
+            row = [(name, child) for name, child in net._modules.items() if child is not None]
+            in_turn = type(net) is nn.Sequential
+            following = [_first(child) for _, child in row[1:]] + [after] if in_turn else [None] * len(row)
+            children = {name: _rewritten(child, then, seen) for (name, child), then in zip(row, following, strict=True)}
+            if in_turn:
+                children |= _fused(row, after)
             changed = {name: child for name, child in children.items() if child is not getattr(net, name)}
             if changed:
-                seen[net] = copy(net)
-                seen[net]._modules = {**net._modules, **changed}
-    return seen[net]
+                seen[key] = copy(net)
+                seen[key]._modules = {**net._modules, **changed}
+    return seen[key]
+
+
+def _first(net: nn.Module) -> nn.Module | None:
+    """The layer that a network's input comes to."""
+    while type(net) is nn.Sequential and not _hooked(net) and len(net):
+        net = net[0]
+    return net
+
+
+def _reads_innermost(layer: nn.Module | None) -> bool:
+    return isinstance(layer, nn.Conv2d) and Convolution.replaces(layer) and not _hooked(layer)
 
 
 def _replaced(layer: nn.Module) -> nn.Module:
@@ -43,8 +65,8 @@ def _replaced(layer: nn.Module) -> nn.Module:
     return Convolution(layer) if isinstance(layer, nn.Conv2d) and Convolution.replaces(layer) else layer
 
 
-def _fused(row: list[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
-    """What stands in for neighbours in a row."""
+def _fused(row: list[tuple[str, nn.Module]], after: nn.Module | None) -> dict[str, nn.Module]:
+    """What stands in for neighbours in a row, whose output is the input of layer ``after``."""
     found: dict[str, nn.Module] = {}
     for (first, conv), (_, norm) in pairwise(row):
         centred = BatchStatistics.replaces(norm) and not _hooked(conv) and not _hooked(norm)
@@ -53,8 +75,7 @@ def _fused(row: list[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
     for k, ((first, norm), (second, activation), (third, pool)) in enumerate(zip(row, row[1:], row[2:], strict=False)):
         if NormalisedPool.replaces(norm, activation, pool) and not any(map(_hooked, (norm, activation, pool))):
             # One of the three does the work, the others nothing.
-            after = row[k + 3][1] if k + 3 < len(row) else None
-            innermost = isinstance(after, nn.Conv2d) and Convolution.replaces(after) and not _hooked(after)
+            innermost = _reads_innermost(_first(row[k + 3][1]) if k + 3 < len(row) else after)
             found |= {first: NormalisedPool(norm, activation, innermost), second: nn.Identity(), third: nn.Identity()}  # pyright: ignore[reportArgumentType]
     return found
 
