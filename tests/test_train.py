@@ -13,6 +13,7 @@ import torch
 from conftest import smooth_net
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import innerloop as il
 from innerloop import Diverged, InputError, Learner, Sinusoids, Task, experiments
@@ -308,6 +309,51 @@ def test_events_for_tensorboard(tmp_path: Path) -> None:
     il.train(learner(), SOURCE, 4, out=tmp_path, track=True, log_every=2, progress=False)
     [events] = tmp_path.glob("events.out.tfevents.*")
     assert events.stat().st_size > 100
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are fetched from tensors, for each of which a GPU would be waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_iteration_reads_nothing_but_its_loss() -> None:
+    def reads(iterations: int) -> int:
+        with Reads() as seen:
+            il.train(learner(), SOURCE, iterations, engine="loop+recompute", validation_tasks=0, progress=False)
+        return seen.count
+
+    assert reads(30) - reads(10) == 20
+
+
+class Breaking:
+    """Sinusoids that are far too high from task 125 on."""
+
+    seed = 0
+
+    def draw(self, split: str, first: int, count: int) -> Task:
+        task = SOURCE.draw(split, first, count)
+        return task if first < 125 else task._replace(query=(task.query[0], 1e30 * task.query[1]))
+
+
+def test_a_loss_may_be_read_an_iteration_later(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on a GPU: the same run, the same lines, and the same words for what went wrong."""
+
+    def lines(name: str) -> list[dict]:
+        rows: list[dict] = []
+        il.train(learner(), SOURCE, 7, log_every=3, checkpoint_every=5, out=tmp_path / name, progress=False, log=rows.append)
+        return [{k: row[k] for k in ("iteration", "loss", "val") if k in row} for row in rows]
+
+    at_once = lines("at once")
+    monkeypatch.setattr(sys.modules["innerloop.train"], "_late", lambda device: 1)
+    assert lines("later") == at_once
+    same(*(load_file(tmp_path / name / "prior.safetensors") for name in ("at once", "later")))
+    with pytest.raises(Diverged, match=r"iteration 5: task 125 of 'train' has a NaN or infinite loss after step 1; lower the inner or"):
+        il.train(learner(), Breaking(), 9, progress=False)
 
 
 def test_training_in_a_thread_leaves_signals_alone() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from innerloop import checkpoint
 from innerloop.batches import chunks, onto, some, tensors
-from innerloop.engine import keep_freed_memory
+from innerloop.engine import in_precision, keep_freed_memory
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task, over_tasks
 from innerloop.params import Params
@@ -116,7 +116,7 @@ def evaluate(
     if not all(t.isfinite().all() for t in tensors(drawn)):
         raise InputError(f"the {split!r} tasks hold NaN or infinity; clean the data or leave those out")
     try_one(going, prior, onto(some(drawn, 0, 1), device))
-    with torch.no_grad():
+    with torch.no_grad(), in_precision("float32", device):
         parts = [over_tasks(scores, prior, onto(part, device)).cpu() for part in chunks(drawn, chunk)]
     values = torch.cat(parts).nan_to_num(nan=torch.inf, posinf=torch.inf)
     return Scores(values, f"{n_tasks} of {split!r}, {_fingerprint(drawn)}")

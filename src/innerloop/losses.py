@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -32,12 +33,15 @@ def model(net: nn.Module) -> Callable[[Params, Any], Any]:
             kept = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in params.values()}))
             raise InputError(f"x is {str(x.dtype).removeprefix('torch.')} but the network is {kept}; convert one of them")
         try:
-            return call(net, under(params, "net"), x)
+            y = call(net, under(params, "net"), x)
         except RuntimeError as problem:
             if isinstance(x, Tensor) and any(sign in str(problem) for sign in ("shapes cannot be multiplied", "same dtype")):
                 kind = str(x.dtype).removeprefix("torch.")
                 raise InputError(f"the network does not take x of shape {list(x.shape)} and kind {kind}: {problem}") from problem
             raise
+        if isinstance(y, Tensor) and y.dtype is torch.bfloat16 and torch.is_autocast_enabled(y.device.type):
+            return y.float()  # the network may be of low precision, what compares its predictions may not
+        return y
 
     return forward
 

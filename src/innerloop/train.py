@@ -1,9 +1,11 @@
 """The outer loop: draw tasks, take the meta-gradient, let a torch optimiser step; log, save, resume."""
 
 import json
+import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -16,7 +18,7 @@ from torch.optim import Optimizer
 
 from innerloop import checkpoint
 from innerloop.batches import one, onto, tensors
-from innerloop.engine import Plan, choose
+from innerloop.engine import Plan, choose, in_precision
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task, meta_loss, task_loss
 from innerloop.params import Params
@@ -56,6 +58,7 @@ def train(
     engine: str = "auto",
     chunk: int | None = None,
     device: str = "cpu",
+    precision: str = "float32",
     out: str | Path | None = None,
     resume: bool = False,
     checkpoint_every: int = 5_000,
@@ -82,6 +85,7 @@ def train(
             continued run keeps the plan it began with.
         chunk: tasks that are in memory together.
         device: such as ``cpu`` or ``cuda``.
+        precision: one of ``engine.PRECISIONS``, that products are computed in.
         out: folder for ``metrics.jsonl``, ``checkpoint.safetensors`` and, at the end,
             ``prior.safetensors``, in the place of what an earlier run left there; nothing is
             written where None.
@@ -115,7 +119,7 @@ def train(
     first, pending, before = 0, [], 0.0
     folder = None if out is None else Path(out)
     # What a run must keep to when it goes on: tasks are numbered by the size of the meta-batch.
-    same = {"tasks": named_source(tasks), "meta_batch": meta_batch, "optimizer": type(outer).__name__}
+    same = {"tasks": named_source(tasks), "meta_batch": meta_batch, "precision": precision, "optimizer": type(outer).__name__}
     same |= {} if optimizer else {"outer_rate": outer_rate}
     if folder and resume:
         first, pending, plan, before = _restore(folder, params, outer, learner, same)
@@ -134,7 +138,11 @@ def train(
         checkpoint.writable(folder)
 
     began = time.perf_counter() - before
-    with bar("training", iterations, first, progress) as shown, _log(folder, first, began, track, log) as write:
+    with (
+        in_precision(precision, device),
+        bar("training", iterations, first, progress) as shown,
+        _log(folder, first, began, track, log) as write,
+    ):
         with torch.random.fork_rng():  # measuring draws what a net's dropout draws; the run must not depend on it
             plan, gradient_of, measured = choose(learner, params, batch, iterations - first, plan, chunk, shown.say, shown.warn)
         if plan.compiled or measured:
@@ -142,7 +150,21 @@ def train(
         write({"iteration": first, "engine": str(plan), "measured": measured})
         shown.restart()
 
+        late, value = _late(device), math.nan
+        waiting: deque[tuple[int, Params, Task, Tensor, Callable[[], None]]] = deque()
+
+        def read(left: int) -> None:
+            nonlocal value
+            while len(waiting) > left:
+                number, point, drawn, loss, arrived = waiting.popleft()
+                arrived()
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise _diverged(learner, point, drawn, number, number * meta_batch)
+                pending.append(value)
+
         def keep(done: int) -> None:
+            read(0)
             if not all(p.isfinite().all() for p in params.values()):
                 raise Diverged(f"the prior became NaN or infinite before iteration {done}; lower outer_rate ({outer_rate})")
             if folder:
@@ -154,18 +176,19 @@ def train(
                 if iteration > first:
                     batch = draw(iteration)
                 gradient, loss = gradient_of(params, batch)
-                value = loss.item()
-                if not value - value == 0:
-                    raise _diverged(learner, params, batch, iteration, iteration * meta_batch)
+                point = {name: p.clone() for name, p in params.items()} if late else params
+                waiting.append((iteration, point, batch, *_sent(loss)))
+                read(late)
                 for name, p in params.items():
                     p.grad = gradient[name]
                 outer.step()
-                pending.append(value)
                 done = iteration + 1
-                if done % log_every == 0 or done == iterations:
+                last = done == iterations
+                if done % log_every == 0 or last:
+                    read(0)
                     write({"iteration": done, "loss": sum(pending) / len(pending)})
                     pending.clear()
-                if done % checkpoint_every == 0 or done == iterations:
+                if done % checkpoint_every == 0 or last:
                     if validation_tasks:
                         write({"iteration": done, "val": _validate(learner, params, tasks, validation_tasks, device)})
                     keep(done)
@@ -175,6 +198,20 @@ def train(
                     where = f"saved in {folder}; continue with resume" if folder else "nothing is saved: no out folder was given"
                     raise Stopped(f"stopped after iteration {done} of {iterations}, {where}", received[0])
     return _finished(learner, params, folder)
+
+
+def _late(device: str) -> int:
+    """How many iterations later than its own a loss is read, so that a GPU goes on meanwhile instead of waiting to be told to."""
+    return 0 if torch.device(device).type == "cpu" else 1
+
+
+def _sent(loss: Tensor) -> tuple[Tensor, Callable[[], None]]:
+    """The loss on its way to the host, and what to call before it is read."""
+    if loss.device.type != "cuda":
+        return loss, lambda: None
+    there, arrived = loss.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record()
+    return there, arrived.synchronize
 
 
 def _finished(learner: Learner, params: Params, folder: Path | None) -> Learner:

@@ -33,6 +33,8 @@ class Settings:
     """tasks of one iteration"""
     outer_rate: float = 1e-3
     """Adam's rate"""
+    precision: str = "float32"
+    """float32, tf32 or bfloat16: of products while training"""
     validation_tasks: int = 100
     """tasks whose loss is logged with each checkpoint"""
     test_steps: int = 10
@@ -58,7 +60,7 @@ class Options:
     quick: bool = False
     """shrink to seconds"""
     engine: str = "auto"
-    """auto, vmap, loop, vmap+compile or loop+compile"""
+    """auto, or vmap or loop, with +recompute and +compile as wanted"""
     chunk: int | None = None
     """tasks in memory together"""
     device: str = "cpu"
@@ -198,6 +200,7 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
             settings.iterations,
             meta_batch=settings.meta_batch,
             outer_rate=settings.outer_rate,
+            precision=settings.precision,
             engine=options.engine,
             chunk=options.chunk,
             device=options.device,

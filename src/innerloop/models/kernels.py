@@ -56,6 +56,8 @@ def _cpu() -> str:
 
 def serves(*given: Tensor) -> bool:
     """Whether such tensors can be worked on here."""
+    if torch.is_autocast_enabled("cpu"):
+        return False  # torch's layers know how to work in a lower precision
     return all(t.device.type == "cpu" and t.dtype in SERVED for t in given) and library() is not None
 
 
