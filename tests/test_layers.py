@@ -10,8 +10,8 @@ import innerloop
 SRC = Path(innerloop.__file__).parent
 
 LAYERS = [
-    "errors", "params", "batches", "learner", "steps", "models", "losses", "methods", "engine", "tasks", "progress",
-    "checkpoint", "train", "evaluate", "environment", "experiments", "report", "plots", "doctor", "cli",
+    "errors", "params", "batches", "learner", "steps", "models", "losses", "methods", "engine", "progress",
+    "checkpoint", "images", "tasks", "train", "evaluate", "environment", "experiments", "report", "plots", "doctor", "cli",
 ]  # fmt: skip
 
 

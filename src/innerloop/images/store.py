@@ -1,0 +1,141 @@
+"""Classes of images in one array on disk, which is mapped into memory and never read whole."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy
+
+from innerloop.checkpoint import write_whole
+from innerloop.errors import InputError
+
+PIXELS, INDEX = "pixels.npy", "images.json"
+
+
+class Class(NamedTuple):
+    """One class of images while a set is being built.
+
+    Args:
+        name: unlike that of any other class.
+        pixels: uint8 ``[images, height, width, channels]``.
+        group: what the class belongs to, such as an alphabet or a superclass; empty where nothing.
+    """
+
+    name: str
+    pixels: numpy.ndarray
+    group: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """All images of a set, class after class.
+
+    Args:
+        name: of the set.
+        pixels: uint8 ``[images, height, width, channels]``.
+        classes: their names, in order.
+        counts: images of each class.
+        groups: what each class belongs to, such as an alphabet; empty where nothing.
+    """
+
+    name: str
+    pixels: numpy.ndarray
+    classes: Sequence[str]
+    counts: Sequence[int]
+    groups: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.dtype != numpy.uint8:
+            raise InputError(
+                f"the pixels of {self.name} are {self.pixels.dtype} {list(self.pixels.shape)}; make them uint8 [images, height, width, channels]"
+            )
+        if not len(self.classes) == len(self.counts) == len(self.groups) or sum(self.counts) != len(self.pixels):
+            raise InputError(
+                f"{self.name} has {len(self.pixels)} images, but {len(self.classes)} classes, {len(self.groups)} groups "
+                f"and counts that add up to {sum(self.counts)}; give a name, a count and a group for each class"
+            )
+        if twice := [name for name in dict.fromkeys(self.classes) if self.classes.count(name) > 1]:
+            raise InputError(f"{self.name} has two classes {twice[0]!r}; give each its own name")
+        if empty := [name for name, n in zip(self.classes, self.counts, strict=True) if n < 1]:
+            raise InputError(f"class {empty[0]!r} of {self.name} has no images; leave it out")
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each class begins, and where the last one ends."""
+        return [0, *accumulate(self.counts)]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image, as a network sees it."""
+        height, width, channels = self.pixels.shape[1:]
+        return channels, height, width
+
+    def of(self, name: str) -> numpy.ndarray:
+        """The images of one class."""
+        k = list(self.classes).index(name)
+        return self.pixels[self.starts[k] : self.starts[k + 1]]
+
+    def __repr__(self) -> str:
+        channels, height, width = self.shape
+        return f"Images({self.name}: {len(self.pixels):,} images of {len(self.classes):,} classes, {channels} × {height} × {width})"
+
+
+def images(name: str, classes: Iterable[Class]) -> Images:
+    """A set in memory.
+
+    >>> images("noise", [Class("a", numpy.zeros((20, 28, 28, 1), numpy.uint8)), Class("b", numpy.ones((10, 28, 28, 1), numpy.uint8))])
+    Images(noise: 30 images of 2 classes, 1 × 28 × 28)
+
+    Raises:
+        InputError: there are no classes, or their images differ in size.
+    """
+    found = list(classes)
+    if not found:
+        raise InputError(f"{name} has no classes; see that the place is right")
+    _alike(name, found)
+    pixels = numpy.concatenate([c.pixels for c in found])
+    return Images(name, pixels, [c.name for c in found], [len(c.pixels) for c in found], [c.group for c in found])
+
+
+def _alike(name: str, found: Sequence[Class]) -> None:
+    for before, after in pairwise(found):
+        if before.pixels.shape[1:] != after.pixels.shape[1:]:
+            sizes = " and ".join(f"{list(c.pixels.shape[1:])} in class {c.name!r}" for c in (before, after))
+            raise InputError(f"the images of {name} differ in height, width or channels: {sizes}; resize them to one size")
+
+
+def save(set_: Images, folder: str | Path, about: dict[str, object] | None = None) -> Path:
+    """Write a set into a folder; whole or not at all.
+
+    Args:
+        about: what else to keep, such as where the images come from.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    half = folder / f"{PIXELS}.part"
+    with half.open("wb") as file:
+        numpy.save(file, set_.pixels)
+    half.replace(folder / PIXELS)
+    index = {"name": set_.name, "classes": list(set_.classes), "counts": list(map(int, set_.counts)), "groups": list(set_.groups)}
+    write_whole(folder / INDEX, json.dumps(index | {"about": about or {}}) + "\n")
+    return folder
+
+
+def open_images(folder: str | Path) -> Images:
+    """The set that ``save`` left in a folder, mapped into memory.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / INDEX).is_file():
+        raise InputError(f"{folder} holds no images: there is no {INDEX}; innerloop data list says what to do")
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        pixels = numpy.load(folder / PIXELS, mmap_mode="r")
+        return Images(index["name"], pixels, index["classes"], index["counts"], index["groups"])
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise InputError(f"the images in {folder} are damaged ({problem}); build them again") from problem
