@@ -196,7 +196,7 @@ def test_a_run_scored_for_fewer_steps_does_not_spoil_the_report(tmp_path: Path, 
         code, out, _ = said(["report", "--results", str(tmp_path), "--figures", str(tmp_path / "figures")], capsys)
         assert code == 0
         assert f"test_steps {steps}" in out
-        assert (tmp_path / "figures/curves.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "figures/curves-mse.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_that_diverges_on_most_tasks_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

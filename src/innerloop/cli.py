@@ -81,13 +81,14 @@ def run(arguments: Sequence[str]) -> None:
 
 def _show_result(experiment: Experiment, row: report.Row) -> None:
     table = Table(
-        "case", "steps", "paper", "ours ± 95 %", "inner rate", title=f"{experiment.name}: {experiment.title}, {experiment.metric}"
+        "case", "steps", "paper", "ours ± 95 %", "inner rate", title=f"{experiment.name}: {experiment.title}, {experiment.metric.name}"
     )
     for case, scored in row["cases"].items():
         claim = experiment.claims.get(case, {})
         steps = sorted({0, *(claim or (1, 5, 10))})
         for step in (s for s in steps if s < len(scored["mean"])):
-            paper = f"{claim[step]:.2f}" if step in claim else "–"
+            margin = experiment.margins.get(case, {}).get(step)
+            paper = f"{claim[step]:.2f}" + (f" ± {margin:.2f}" if margin else "") if step in claim else "–"
             rate = f"{scored['rate']:g}" if len(scored["mean"]) > 1 else "–"
             lost, median = scored["diverged"][step], scored["median"][step]
             ours = report.shown(scored["mean"][step], scored["interval"][step], digits=3)
@@ -108,7 +109,7 @@ def _draw(folder: Path, row: report.Row) -> list[str]:
 
     trial, _ = trial_of(folder)
     prior = prior_of(folder, trial)
-    figures = {"curves.png": plots.curves(report.entries([row], experiments.catalogue()), row["metric"])}
+    figures = {"curves.png": plots.curves(report.entries([row], experiments.catalogue()))}
     rates = {case: scored["rate"] for case, scored in row["cases"].items()}
     if trial.pictured:
         figures["fits.png"] = plots.fits(trial, prior, rates, experiments.catalogue()[row["experiment"]].title)
@@ -134,11 +135,12 @@ class Evaluate:
 def evaluate_(given: Evaluate) -> None:
     if given.split not in ("test", "val", "train"):
         raise InputError(f"no split {given.split!r}; {nearest(given.split, ('test', 'val', 'train'))}")
-    trial, _ = trial_of(given.run)
+    trial, about = trial_of(given.run)
+    metric = experiments.catalogue()[about["experiment"]].metric
     for case, tasks in trial.cases.items():
         learner = experiments.load(given.run, case=case if (given.run / RESULT).exists() else None)
-        out.print(f"{case}, {given.split} tasks")
-        print(evaluate(learner, tasks, given.steps if learner.steps else 0, given.tasks, split=given.split))
+        out.print(f"{case}, {given.split} tasks, {metric.name}")
+        print(evaluate(learner, tasks, given.steps if learner.steps else 0, given.tasks, split=given.split, metric=metric.of))
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ class Report:
     readme: Path | None = None
     """put the table between the marks of this file"""
     figures: Path | None = None
-    """write the figure over all experiments into this folder, as curves.png"""
+    """write the figure over all experiments into this folder, one a metric"""
 
 
 def report_(given: Report) -> None:
@@ -238,12 +240,17 @@ def report_(given: Report) -> None:
         return
     from innerloop import plots
 
-    curves = plots.png(plots.curves(listed))
+    of = {e.metric.name: [other for other in listed if other.metric == e.metric] for e in listed}
+    curves = {name: plots.png(plots.curves(shown)) for name, shown in of.items()}
     if given.figures:
-        checkpoint.write_whole(checkpoint.writable(given.figures) / "curves.png", curves)
+        for name, figure in curves.items():
+            checkpoint.write_whole(checkpoint.writable(given.figures) / f"curves-{name.split(',')[0].lower()}.png", figure)
     if given.html:
         checkpoint.writable(given.html.resolve().parent)
-        figures = {"MSE against gradient steps, with 95 % intervals over tasks; crosses are the paper's numbers": curves}
+        figures = {
+            f"{name} against gradient steps, with 95 % intervals over tasks; crosses are the paper's numbers": figure
+            for name, figure in curves.items()
+        }
         for place in places:
             for file in sorted(place.rglob("*fits*.png")) if place.is_dir() else []:
                 figures[f"Fits: {file.relative_to(place)}"] = file.read_bytes()

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from innerloop import checkpoint
-from innerloop.batches import chunks, onto, some, tensors
-from innerloop.engine import in_precision, keep_freed_memory
+from innerloop.batches import one, onto, tensors
+from innerloop.engine import each_task, in_precision
 from innerloop.errors import InputError
-from innerloop.learner import Learner, Task, over_tasks
+from innerloop.learner import Learner, Task
 from innerloop.params import Params
-from innerloop.tasks import Source
+from innerloop.tasks import Source, on
 from innerloop.train import PRIOR, try_one
 
 Metric = Callable[[Any, Any], Tensor]
@@ -75,7 +75,7 @@ def evaluate(
     *,
     split: str = "test",
     metric: Metric | None = None,
-    chunk: int = 100,
+    chunk: int | None = None,
     device: str = "cpu",
 ) -> Scores:
     """A metric on the query of every task, after 0, 1, … steps of adaptation to its support.
@@ -88,7 +88,7 @@ def evaluate(
         n_tasks: tasks 0 … n_tasks − 1 of the split.
         split: ``test``, ``val`` or ``train``.
         metric: ``(prediction, y) → scalar``; by default the learner's loss.
-        chunk: tasks that are in memory together.
+        chunk: tasks that are in memory together; by default as many as take a moment.
         device: such as ``cpu`` or ``cuda``.
 
     Raises:
@@ -99,7 +99,7 @@ def evaluate(
     >>> evaluate(maml(net, mse(net)), Sinusoids(shots=5), steps=10, n_tasks=20).values.shape
     torch.Size([20, 11])
     """
-    if n_tasks < 1 or chunk < 1:
+    if n_tasks < 1 or (chunk is not None and chunk < 1):
         raise InputError(f"n_tasks is {n_tasks} and chunk {chunk}; both must be 1 or more")
     going = learner if steps is None else learner.taking(steps)
     loss = learner.loss
@@ -111,23 +111,22 @@ def evaluate(
     def scores(params: Params, task: Task) -> Tensor:
         return torch.stack([loss(moved, task.query) for moved in going.adapt(params, task.support)[going.prepared :]])
 
-    keep_freed_memory()
-    prior, drawn = onto(learner.prior, device), tasks.draw(split, 0, n_tasks)
-    if not all(t.isfinite().all() for t in tensors(drawn)):
-        raise InputError(f"the {split!r} tasks hold NaN or infinity; clean the data or leave those out")
-    try_one(going, prior, onto(some(drawn, 0, 1), device))
-    with torch.no_grad(), in_precision("float32", device):
-        parts = [over_tasks(scores, prior, onto(part, device)).cpu() for part in chunks(drawn, chunk)]
-    values = torch.cat(parts).nan_to_num(nan=torch.inf, posinf=torch.inf)
-    return Scores(values, f"{n_tasks} of {split!r}, {_fingerprint(drawn)}")
+    prior, there, digest = onto(learner.prior, device), on(tasks, device), blake2b(digest_size=8)
 
+    def draw(first: int, count: int) -> Task:
+        drawn = there.draw(split, first, count)
+        if not all(t.isfinite().all() for t in tensors(drawn)):
+            raise InputError(f"the {split!r} tasks hold NaN or infinity; clean the data or leave those out")
+        for k in range(count):
+            for t in tensors(one(drawn, k)):  # equal for equal tasks, whatever made them
+                digest.update(f"{t.dtype}{list(t.shape)}".encode() + t.cpu().contiguous().numpy().tobytes())
+        return onto(drawn, device)
 
-def _fingerprint(drawn: Task) -> str:
-    """Equal for equal tasks, whatever made them."""
-    digest = blake2b(digest_size=8)
-    for t in tensors(drawn):
-        digest.update(f"{t.dtype}{list(t.shape)}".encode() + t.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    try_one(going, prior, onto(there.draw(split, 0, 1), device))
+    with in_precision("float32", device):
+        values = each_task(scores, prior, draw, n_tasks, chunk)
+    values = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return Scores(values, f"{n_tasks} of {split!r}, {digest.hexdigest()}")
 
 
 def compare(a: Scores, b: Scores) -> Scores:
@@ -145,19 +144,33 @@ def compare(a: Scores, b: Scores) -> Scores:
 
 
 def tune(
-    built: Callable[[float], Learner], rates: Sequence[float], tasks: Source, steps: int, n_tasks: int = 600, device: str = "cpu"
+    built: Callable[[float], Learner],
+    rates: Sequence[float],
+    tasks: Source,
+    steps: int,
+    n_tasks: int = 600,
+    device: str = "cpu",
+    metric: Metric | None = None,
+    highest: bool = False,
 ) -> tuple[float, dict[float, float]]:
     """The inner rate with the smallest mean score over tasks of ``val`` and steps 1 … ``steps``.
 
     Returns it and the score of every rate; one that diverges scores infinity.
+
+    Args:
+        metric: as in ``evaluate``.
+        highest: take the rate with the highest score instead.
 
     Raises:
         InputError: there is no rate or no step to choose by.
     """
     if not rates or steps < 1:
         raise InputError(f"there are {len(rates)} rates and {steps} steps; give at least one of each")
-    scores = {rate: evaluate(built(rate), tasks, steps, n_tasks, split="val", device=device).values[:, 1:].mean().item() for rate in rates}
-    return min(scores, key=lambda rate: scores[rate]), scores
+    scores = {
+        rate: evaluate(built(rate), tasks, steps, n_tasks, split="val", metric=metric, device=device).values[:, 1:].mean().item()
+        for rate in rates
+    }
+    return (max if highest else min)(scores, key=lambda rate: scores[rate]), scores
 
 
 def predict(learner: Learner, support: tuple[Any, Any], x: Any, steps: int | None = None) -> Tensor:

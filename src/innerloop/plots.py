@@ -22,7 +22,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def curves(listed: Sequence[Entry], metric: str = "MSE") -> Figure:
+def curves(listed: Sequence[Entry]) -> Figure:
     """A metric against steps, one panel a case, one line an experiment, with bands of 95 %.
 
     The paper's numbers are crosses in the colour of their line. Fig. 3 and 6 of Finn et al. 2017.
@@ -33,7 +33,9 @@ def curves(listed: Sequence[Entry], metric: str = "MSE") -> Figure:
     panels = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]
     # A mean that diverges leaves the panel through the top, and the others stay readable.
     highest = 1.1 * max(max(e.claim.values(), default=0.0) for e in listed)
-    highest = max(highest, *(1.2 * e.ours(0)[0] for e in listed))
+    highest = max(
+        highest, *(1.2 * e.ours(0)[0] for e in listed), *(1.05 * max(e.ours(s)[0] for s in e.steps) for e in listed if e.metric.higher)
+    )
     for panel, case in zip(panels, cases, strict=True):
         longest = max(len(e.runs[0]["cases"][e.case]["mean"]) for e in listed)
         for e in (e for e in listed if e.case == case):
@@ -51,7 +53,7 @@ def curves(listed: Sequence[Entry], metric: str = "MSE") -> Figure:
             panel.plot(list(e.claim), list(e.claim.values()), "x", color=colour, ms=7, mew=1.8)
         panel.set(title=case, xlabel="gradient steps", ylim=(0, highest))
         panel.grid(alpha=0.25)
-    panels[0].set_ylabel(f"{metric}  (× the paper's number)")
+    panels[0].set_ylabel(f"{listed[0].metric.name}  (× the paper's number)")
     shown = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(shown.values(), shown.keys(), fontsize=8, loc="outside lower center", ncols=min(len(shown), 4))
     return figure

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from math import inf, isfinite
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from innerloop.checkpoint import write_whole
 from innerloop.errors import InputError
 from innerloop.experiments import RESULT, Experiment
+from innerloop.experiments.experiment import MSE, Metric
 from innerloop.train import METRICS
 
 Row = Mapping[str, Any]
@@ -57,6 +58,8 @@ class Entry:
     case: str
     claim: Mapping[int, float]
     runs: Sequence[Row]
+    metric: Metric = MSE
+    margin: Mapping[int, float] = field(default_factory=dict)
 
     def ours(self, step: int) -> tuple[float, float]:
         """Mean over seeds, and the mean half-width of their 95 % intervals over tasks; step −1 is the last."""
@@ -88,7 +91,7 @@ class Entry:
 
     @property
     def verdict(self) -> str:
-        """Whether ours is at most the paper's number at every step, and what became of the mean if not."""
+        """Whether ours is as good as the paper's number at every step, and what became of the mean if not."""
         tasks = sum(run["cases"][self.case]["tasks"] for run in self.runs)
         medians = " / ".join(f"{self.median(s):.2f}" for s in self.steps)
         return self._reached + (f"; {self.diverged} of {tasks} tasks diverged, medians {medians}" if self.diverged else "")
@@ -97,10 +100,11 @@ class Entry:
     def _reached(self) -> str:
         if not self.claim:
             return "no number printed"
-        beyond = [s for s, value in self.claim.items() if self.ours(s)[0] > value]
+        worse = {s: (value - self.ours(s)[0]) if self.metric.higher else (self.ours(s)[0] - value) for s, value in self.claim.items()}
+        beyond = [s for s, by in worse.items() if by > 0]
         if not beyond:
             return "met"
-        near = all(self.ours(s)[0] - self.ours(s)[1] <= self.claim[s] for s in beyond)
+        near = all(worse[s] <= self.ours(s)[1] for s in beyond)
         return ("within the interval" if near else "missed") + f" at {_list(beyond)}"
 
 
@@ -116,7 +120,9 @@ def entries(rows: Iterable[Row], experiments: Mapping[str, Experiment]) -> list[
         for case in runs[0]["cases"]:
             taken = len(runs[0]["cases"][case]["mean"])
             claim = {int(step): value for step, value in runs[0]["claims"].get(case, {}).items() if int(step) < taken}
-            listed.append(Entry(name, experiments[name].title, changed, case, claim, sorted(runs, key=lambda r: r["settings"]["seed"])))
+            of = experiments[name]
+            in_order = sorted(runs, key=lambda r: r["settings"]["seed"])
+            listed.append(Entry(name, of.title, changed, case, claim, in_order, of.metric, of.margins.get(case, {})))
     return listed
 
 
@@ -128,17 +134,22 @@ def _changed(row: Row, experiment: Experiment) -> str:
 
 
 def markdown(listed: Sequence[Entry]) -> str:
-    """A table with the paper's number beside ours for every case that the paper prints, or the first where none."""
-    lines = [
-        "| experiment | what | case | steps | paper | ours ± 95 % | seeds | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """A table for each metric, with the paper's number beside ours for every case that it prints, or the first where none."""
+    tables: dict[str, list[str]] = {}
     for e in headline(listed):
-        paper = " / ".join(f"{e.claim[s]:.2f}" for s in e.steps) if e.claim else "–"
+        head = [
+            f"| experiment | what | case | steps | paper | ours ± 95 %, {e.metric.name} | seeds | |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
         name = f"`{e.experiment}`" + (f" ({e.changed})" if e.changed else "")
-        cells = [name, e.title, e.case, _steps(e), paper, _ours(e), str(len(e.runs)), e.verdict]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells = [name, e.title, e.case, _steps(e), claimed(e), _ours(e), str(len(e.runs)), e.verdict]
+        tables.setdefault(e.metric.name, head).append("| " + " | ".join(cells) + " |")
+    return "\n\n".join("\n".join(lines) for lines in tables.values())
+
+
+def claimed(e: Entry) -> str:
+    """The paper's numbers, with its intervals where it prints them."""
+    return " / ".join(f"{e.claim[s]:.2f}" + (f" ± {e.margin[s]:.2f}" if s in e.margin else "") for s in e.steps) if e.claim else "–"
 
 
 def headline(listed: Sequence[Entry]) -> list[Entry]:
@@ -225,10 +236,11 @@ def _table(listed: Sequence[Entry]) -> str:
     rows = []
     for e in listed:
         seeds = "<br>".join(" / ".join(f"{e.each(s)[k]:.3f}" for s in e.steps) for k in range(len(e.runs)))
-        paper = " / ".join(f"{e.claim[s]:.2f}" for s in e.steps) if e.claim else "–"
         verdict = f"<span class='{'met' if e.verdict == 'met' else 'missed' if 'missed' in e.verdict else ''}'>{escape(e.verdict)}</span>"
         name = f"<code>{escape(e.experiment)}</code>" + (f"<br>{escape(e.changed)}" if e.changed else "")
-        rows.append([name, escape(e.title), escape(e.case), _steps(e), paper, _ours(e), seeds, verdict])
+        rows.append(
+            [name, escape(e.title), escape(e.case), _steps(e), claimed(e), f"{_ours(e)}<br>{escape(e.metric.name)}", seeds, verdict]
+        )
     return _html_table(["experiment", "what", "case", "steps", "paper", "ours ± 95 %", "each seed", ""], rows, kind="summary")
 
 

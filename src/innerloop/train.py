@@ -18,12 +18,12 @@ from torch.optim import Optimizer
 
 from innerloop import checkpoint
 from innerloop.batches import one, onto, tensors
-from innerloop.engine import Plan, choose, in_precision
+from innerloop.engine import Plan, choose, each_task, in_precision
 from innerloop.errors import InputError
-from innerloop.learner import Learner, Task, meta_loss, task_loss
+from innerloop.learner import Learner, Task, task_loss
 from innerloop.params import Params
 from innerloop.progress import bar
-from innerloop.tasks import Source, named_source
+from innerloop.tasks import Source, named_source, on
 
 CHECKPOINT, PRIOR, METRICS = "checkpoint.safetensors", "prior.safetensors", "metrics.jsonl"
 
@@ -125,6 +125,8 @@ def train(
         first, pending, plan, before = _restore(folder, params, outer, learner, same)
     if first > iterations:
         raise InputError(f"the run in {folder} has taken {first} iterations already; ask for {first} or more, or start anew")
+
+    tasks = on(tasks, device)
 
     def draw(iteration: int) -> Task:
         return onto(tasks.draw("train", iteration * meta_batch, meta_batch), device)
@@ -228,8 +230,9 @@ def _positive(**settings: float) -> None:
 
 
 def _validate(learner: Learner, params: Params, tasks: Source, n: int, device: str) -> float:
-    with torch.no_grad(), torch.random.fork_rng():  # a net's dropout draws here too; training must not depend on it
-        return meta_loss(learner)(params, onto(tasks.draw("val", 0, n), device)).item()
+    with torch.random.fork_rng():  # a net's dropout draws here too; training must not depend on it
+        draw = lambda first, count: onto(tasks.draw("val", first, count), device)  # noqa: E731
+        return each_task(task_loss(learner), params, draw, n).mean().item()
 
 
 def try_one(learner: Learner, params: Params, batch: Task) -> None:

@@ -2,8 +2,9 @@
 
 from innerloop.engine.choose import choose
 from innerloop.engine.compiled import compiled
+from innerloop.engine.each import each_task
 from innerloop.engine.memory import keep_freed_memory
 from innerloop.engine.plan import ENGINES, Plan, meta_gradient
 from innerloop.engine.precision import PRECISIONS, in_precision
 
-__all__ = ["ENGINES", "PRECISIONS", "Plan", "choose", "compiled", "in_precision", "keep_freed_memory", "meta_gradient"]
+__all__ = ["ENGINES", "PRECISIONS", "Plan", "choose", "compiled", "each_task", "in_precision", "keep_freed_memory", "meta_gradient"]

@@ -3,16 +3,19 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Self
+
+from torch import Tensor
 
 from innerloop import checkpoint
 from innerloop.environment import environment, peak_memory_mb
 from innerloop.errors import InputError
 from innerloop.evaluate import Scores, evaluate, trained_prior, tune
 from innerloop.learner import Learner
+from innerloop.losses import accuracy
 from innerloop.params import Params
 from innerloop.progress import bar
 from innerloop.tasks import Source
@@ -97,6 +100,25 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """What is scored on a task's query.
+
+    Args:
+        name: and its unit.
+        of: ``(prediction, y) → scalar``; the learner's loss where None.
+        higher: whether more is better.
+    """
+
+    name: str
+    of: Callable[[Any, Any], Tensor] | None = None
+    higher: bool = False
+
+
+MSE = Metric("MSE")
+ACCURACY = Metric("accuracy, %", lambda prediction, y: 100 * accuracy(prediction, y), higher=True)
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A row of a paper's table: its name, what the paper says, what is run.
 
@@ -105,8 +127,9 @@ class Experiment:
         title: what it is, in a few words.
         source: paper and place.
         follows: which of paper and released code the settings follow where they differ.
-        metric: what is scored; lower is better.
+        metric: what is scored.
         claims: the paper's numbers: case → step → value.
+        margins: the paper's ± of them, where it prints one.
         cost: time on two cores.
     """
 
@@ -117,7 +140,8 @@ class Experiment:
     build: Callable[[Any], Trial]
     claims: Mapping[str, Mapping[int, float]]
     follows: str
-    metric: str = "MSE"
+    metric: Metric = MSE
+    margins: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     cost: str = "2 min"
     needs: tuple[str, ...] = ()
 
@@ -159,13 +183,13 @@ def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
     started = time.perf_counter()
     prior = trial.finish(trained.prior)
     checkpoint.save(folder / PRIOR, prior, about)
-    cases, scores = _scored(trial, prior, settings, options)
+    cases, scores = _scored(trial, prior, settings, options, experiment.metric)
     engine = rows[0]
     result = {
         **about,
         "source": experiment.source,
         "follows": experiment.follows,
-        "metric": experiment.metric,
+        "metric": experiment.metric.name,
         "claims": {case: dict(claim) for case, claim in experiment.claims.items()},
         "cases": cases,
         "engine": {"plan": engine["engine"], "seconds": engine["measured"], "from_iteration": engine["iteration"]},
@@ -229,17 +253,18 @@ def _begin(folder: Path, about: Row, resume: bool) -> None:
     checkpoint.write_whole(folder / RUN, json.dumps(about, indent=1) + "\n")
 
 
-def _scored(trial: Trial, prior: Params, settings: Settings, options: Options) -> tuple[Row, dict[str, Scores]]:
+def _scored(trial: Trial, prior: Params, settings: Settings, options: Options, metric: Metric) -> tuple[Row, dict[str, Scores]]:
     cases, scores = {}, {}
     with bar("scoring", len(trial.cases), show=options.progress) as shown:
         for done, (case, tasks) in enumerate(trial.cases.items(), 1):
             rate, tried = trial.rates[0], {}
             if len(trial.rates) > 1 and settings.test_steps:
                 build = lambda r: trial.scored(prior, r)  # noqa: E731
-                rate, tried = tune(build, trial.rates, tasks, settings.test_steps, settings.test_tasks, options.device)
+                among = (settings.test_steps, settings.test_tasks, options.device, metric.of, metric.higher)
+                rate, tried = tune(build, trial.rates, tasks, *among)
             learner = trial.scored(prior, rate)
             steps = settings.test_steps if learner.steps else 0
-            s = scores[case] = evaluate(learner, tasks, steps, settings.test_tasks, device=options.device)
+            s = scores[case] = evaluate(learner, tasks, steps, settings.test_tasks, metric=metric.of, device=options.device)
             listed = {"mean": s.mean, "interval": s.interval, "sd": s.sd, "median": s.median}
             cases[case] = {key: _rounded(value.tolist()) for key, value in listed.items()}
             cases[case] |= {"diverged": s.diverged.tolist(), "tasks": len(s.values), "rate": rate}

@@ -49,9 +49,8 @@ class Images:
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != numpy.uint8:
-            raise InputError(
-                f"the pixels of {self.name} are {self.pixels.dtype} {list(self.pixels.shape)}; make them uint8 [images, height, width, channels]"
-            )
+            kind = f"{self.pixels.dtype} {list(self.pixels.shape)}"
+            raise InputError(f"the pixels of {self.name} are {kind}; make them uint8 [images, height, width, channels]")
         if not len(self.classes) == len(self.counts) == len(self.groups) or sum(self.counts) != len(self.pixels):
             raise InputError(
                 f"{self.name} has {len(self.pixels)} images, but {len(self.classes)} classes, {len(self.groups)} groups "

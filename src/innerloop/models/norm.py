@@ -37,7 +37,6 @@ def normalised(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     axes = [0, *range(2, x.ndim)]
     centred = x - x.mean(axes, keepdim=True)
     x = centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
-    if weight is None or bias is None:
-        return x
     shape = (1, -1) + (1,) * (x.ndim - 2)
-    return x * weight.view(shape) + bias.view(shape)
+    x = x if weight is None else x * weight.view(shape)
+    return x if bias is None else x + bias.view(shape)

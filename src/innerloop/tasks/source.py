@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from typing import Protocol
 
@@ -21,6 +22,12 @@ class Source(Protocol):
     def draw(self, split: str, first: int, count: int) -> Task:
         """Tasks ``first`` … ``first + count − 1`` of a split, stacked."""
         ...
+
+
+def on(source: Source, device: str) -> Source:
+    """The source with its tasks made on a device, where it can; otherwise itself."""
+    move: Callable[[str], Source] | None = getattr(source, "on", None)
+    return move(device) if move else source
 
 
 def named_source(source: Source) -> str:
@@ -43,6 +50,30 @@ def from_blocks(block: Callable[[int], Task], size: int, first: int, count: int)
         parts.append(map_tensors(torch.clone, some(block(b), offset, offset + n)))  # the block is kept for later draws
         number += n
     return join(parts)
+
+
+@dataclass(frozen=True, repr=False)
+class Deferred:
+    """A source that is made when the first task is drawn: what it needs may be missing until then."""
+
+    make: Callable[[], Source]
+
+    @cached_property
+    def made(self) -> Source:
+        return self.make()
+
+    @property
+    def seed(self) -> int:
+        return self.made.seed
+
+    def draw(self, split: str, first: int, count: int) -> Task:
+        return self.made.draw(split, first, count)
+
+    def on(self, device: str) -> Source:
+        return on(self.made, device)
+
+    def __repr__(self) -> str:
+        return repr(self.made)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,182 @@
+"""N-way K-shot classification: tell N classes apart after K images of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from innerloop.errors import InputError, nearest
+from innerloop.images import Images
+from innerloop.learner import Task
+from innerloop.tasks.source import from_blocks, generator_of
+
+BLOCK = 128  # tasks whose images are chosen at once
+
+Turns = Literal["none", "tasks", "classes"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTasks:
+    """Tasks of N classes with K support and Q query images each, no image in both; y is 0 … N − 1.
+
+    Which class has which number is drawn anew for each task, so nothing is known before adaptation.
+
+    Args:
+        images: the set.
+        classes: numbers of the set's classes by split, such as ``{"train": range(1100), "test": range(1200, 1623)}``.
+        ways: classes N of a task.
+        shots: support images K of each class.
+        queries: query images Q of each class.
+        turns: ``tasks`` turns each class of a task by 0°, 90°, 180° or 270°, drawn for each
+            task; ``classes`` takes every class in four turns for four classes.
+        mean, sd: of each channel, in units of the full range, taken off and divided by.
+        device: where images are kept and gathered; the whole set goes there, unless ``cpu``.
+        seed: any whole number.
+
+    >>> import numpy
+    >>> from innerloop.images import Class, images
+    >>> noise = images("noise", [Class(str(k), numpy.full((20, 28, 28, 1), k, numpy.uint8)) for k in range(8)])
+    >>> task = ImageTasks(noise, {"train": range(8)}, ways=5, shots=1, queries=2).draw("train", first=0, count=32)
+    >>> task.support[0].shape, task.query[1].shape  # images [tasks, N · K, channels, height, width], labels [tasks, N · Q]
+    (torch.Size([32, 5, 1, 28, 28]), torch.Size([32, 10]))
+
+    The classes and support of task *i* do not depend on how many query images are asked for.
+
+    Raises:
+        InputError: a split has fewer than N classes, or one of its classes fewer than K + Q images.
+    """
+
+    images: Images
+    classes: Mapping[str, Sequence[int]]
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15
+    turns: Turns = "none"
+    mean: Sequence[float] = (0.0,)
+    sd: Sequence[float] = (1.0,)
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.ways, self.shots, self.queries) < 1:
+            raise InputError(f"a task has {self.ways} ways, {self.shots} shots and {self.queries} queries; it needs at least one of each")
+        if self.turns not in ("none", "tasks", "classes"):
+            raise InputError(f"turns is {self.turns!r}; {nearest(self.turns, ('none', 'tasks', 'classes'))}")
+        channels, height, width = self.images.shape
+        if self.turns != "none" and height != width:
+            raise InputError(f"images of {height} × {width} cannot be turned; make them square or leave turns out")
+        for name, values in (("mean", self.mean), ("sd", self.sd)):
+            if len(values) not in (1, channels):
+                raise InputError(f"{name} has {len(values)} numbers for images of {channels} channels; give one for each")
+        for split, classes in self.classes.items():
+            there = len(classes) * (4 if self.turns == "classes" else 1)
+            if there < self.ways:
+                raise InputError(
+                    f"{self.ways} ways need as many classes, and {split!r} of {self.images.name} has {there}; ask for fewer ways"
+                )
+            few = min(classes, key=lambda k: self.images.counts[k])
+            if self.images.counts[few] < self.shots + self.queries:
+                raise InputError(
+                    f"class {self.images.classes[few]!r} in {split!r} of {self.images.name} has {self.images.counts[few]} images, and "
+                    f"{self.shots} shots and {self.queries} queries need {self.shots + self.queries}; ask for fewer or leave the class out"
+                )
+
+    def draw(self, split: str, first: int, count: int) -> Task:
+        """Tasks ``first`` … ``first + count − 1`` of a split, stacked."""
+        if split not in self.classes:
+            raise InputError(f"{self.images.name} has no split {split!r}; {nearest(split, self.classes)}")
+        which, turn = from_blocks(lambda b: _block(self, split, b), BLOCK, first, count)
+        x = self._gathered(which, turn)
+        y = torch.arange(self.ways, device=self.device).expand(count, -1)
+        parts = x[:, :, : self.shots], x[:, :, self.shots :]
+        return Task(*((part.flatten(1, 2), y.repeat_interleave(part.shape[2], 1)) for part in parts))
+
+    def on(self, device: str) -> Self:
+        """The same tasks, gathered on a device."""
+        return self if device == self.device else replace(self, device=device)
+
+    def _gathered(self, which: Tensor, turn: Tensor) -> Tensor:
+        """Images by number, turned by quarters ``[tasks, N]``, as floats ``[tasks, N, K + Q, channels, height, width]``."""
+        if torch.device(self.device).type == "cpu":
+            x = torch.from_numpy(self.images.pixels[which.numpy()])
+        else:
+            x, turn = self._there[which.to(self.device)], turn.to(self.device)
+        return self._scaled(_turned(x, turn) if self.turns != "none" else x)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Bytes with channels last as floats with channels first."""
+        mean, sd = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (self.mean, self.sd))
+        return x.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(mean).div_(sd)
+
+    @cached_property
+    def _there(self) -> Tensor:
+        return torch.from_numpy(self.images.pixels[:]).to(self.device)
+
+    def __repr__(self) -> str:
+        turns = f", turns {self.turns}" if self.turns != "none" else ""
+        return f"ImageTasks({self.images.name}, {self.ways}-way {self.shots}-shot, {self.queries} queries{turns}, seed={self.seed})"
+
+
+def _turned(x: Tensor, turn: Tensor) -> Tensor:
+    """Images ``[tasks, N, …, height, width, channels]`` turned by so many quarters ``[tasks, N]``."""
+    turn = turn[(...,) + (None,) * (x.ndim - 2)]
+    found = x
+    for quarters in (1, 2, 3):
+        found = torch.where(turn == quarters, torch.rot90(x, quarters, (-3, -2)), found)
+    return found
+
+
+@lru_cache(maxsize=16)
+def _block(tasks: ImageTasks, split: str, block: int) -> tuple[Tensor, Tensor]:
+    """Numbers of images ``[tasks, N, K + Q]`` and quarters that each class is turned by ``[tasks, N]``."""
+
+    def keys(what: str, *shape: int) -> Tensor:
+        return torch.rand(BLOCK, *shape, generator=generator_of(tasks.seed, split, block, what))
+
+    own, counts, starts = (torch.as_tensor(v) for v in (tasks.classes[split], tasks.images.counts, tasks.images.starts))
+    kinds = len(own) * (4 if tasks.turns == "classes" else 1)
+    chosen = keys("classes", kinds).topk(tasks.ways).indices
+    turn = chosen // len(own) if tasks.turns == "classes" else (4 * keys("turns", tasks.ways)).long()
+    chosen = own[chosen % len(own)]
+    among = keys("images", tasks.ways, int(counts[own].max()))
+    there = torch.arange(among.shape[-1]) < counts[chosen][..., None]
+    images = among.where(there, -1.0).topk(tasks.shots + tasks.queries).indices
+    return starts[chosen][..., None] + images, turn
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBatches:
+    """Batches of images of all classes of the ``train`` split, y being the number of the class there.
+
+    What a classifier is pretrained on; support and query are the same ``size`` images.
+    """
+
+    tasks: ImageTasks
+    size: int = 64
+
+    @property
+    def seed(self) -> int:
+        return self.tasks.seed
+
+    def on(self, device: str) -> Self:
+        """The same batches, gathered on a device."""
+        return replace(self, tasks=self.tasks.on(device))
+
+    def draw(self, split: str, first: int, count: int) -> Task:
+        """Batches ``first`` … ``first + count − 1``, stacked; those of ``val`` are other draws of the same classes."""
+        own, counts, starts = (
+            torch.as_tensor(v) for v in (self.tasks.classes["train"], self.tasks.images.counts, self.tasks.images.starts)
+        )
+        keys = torch.stack(
+            [torch.rand(2, self.size, generator=generator_of(self.seed, split, i, "batch")) for i in range(first, first + count)]
+        )
+        y = (keys[:, 0] * len(own)).long()
+        which = starts[own[y]] + (keys[:, 1] * counts[own[y]]).long()
+        pair = self.tasks._gathered(which[:, :, None], torch.zeros_like(y))[:, :, 0], y.to(self.tasks.device)
+        return Task(pair, pair)
+
+    def __repr__(self) -> str:
+        return f"ImageBatches({self.tasks.images.name}, {self.size} images, seed={self.seed})"
