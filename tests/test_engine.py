@@ -209,6 +209,18 @@ def test_auto_compiles_by_what_takes_the_time() -> None:
     assert worth(learner, Plan(loop=True), calls, 60, 100) == [Plan(compiled=True)]
     assert worth(learner, Plan(), {**arithmetic, "one iteration, vmap": 15.0}, 60, 100) == [Plan(compiled=True)]
     assert worth(learner, Plan(loop=True), arithmetic, 60, 100) == [Plan(loop=True, recompute=True, compiled=True)]
+    assert worth(built("maml", steps=1), Plan(loop=True), arithmetic, 60, 100) == [Plan(loop=True, compiled=True)], (
+        "nothing to compute anew"
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system tells the larger of parent's and child's")
+def test_peak_memory_is_the_process_own() -> None:
+    held = torch.ones(50_000_000)  # 200 MB that the child has not
+    code = "from innerloop.engine.memory import peak_memory; print(peak_memory())"
+    own = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    here = choosing.__globals__["peak_memory"]()
+    assert own < here - held.nbytes / 2
 
 
 def test_auto_keeps_to_the_memory_there_is(monkeypatch: pytest.MonkeyPatch, waves: Task) -> None:

@@ -100,7 +100,7 @@ def _worth_compiling(learner: Learner, best: Plan, seconds: dict[str, float], it
     vmapped = min((s for key, s in seconds.items() if "vmap" in key), default=float("inf"))
     if loop > TOGETHER * vmapped or loop / n / (len(learner.steps) + 1) < CALLS_ALONE:
         return [Plan(chunk=best.chunk, compiled=True, recompute=len(learner.steps) > UNROLLED)]
-    return [Plan(loop=True, recompute=True, compiled=True)]
+    return [Plan(loop=True, recompute=len(learner.steps) > 1, compiled=True)]
 
 
 def _compiled(

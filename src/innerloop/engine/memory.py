@@ -34,6 +34,8 @@ def peak_memory(device: str = "cpu") -> int | None:
     """Most memory that this process has held on the device, in bytes; None where the system does not tell."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if (peak := _read("/proc/self/status", "VmHWM")) is not None:
+        return peak  # its own, where getrusage also counts what its parent held when it was started
     try:
         from resource import RUSAGE_SELF, getrusage
     except ImportError:
@@ -45,8 +47,12 @@ def free_memory(device: str = "cpu") -> int | None:
     """Memory that can still be had on the device, in bytes; None where the system does not tell."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return _read("/proc/meminfo", "MemAvailable")
+
+
+def _read(file: str, name: str) -> int | None:
+    """Bytes that a line of one of the system's files tells in kB."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        return next(1024 * int(line.split()[1]) for line in Path(file).read_text().splitlines() if line.startswith(name))
     except (OSError, StopIteration):
         return None

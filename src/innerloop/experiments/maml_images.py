@@ -9,7 +9,7 @@ from torch import nn
 
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import ACCURACY, Experiment, Settings, Trial
-from innerloop.images import found, split_of
+from innerloop.images import PARTS, found, split_of
 from innerloop.learner import Learner
 from innerloop.losses import cross_entropy_per_shot
 from innerloop.methods import context_vector, fomaml, maml, meta_sgd
@@ -71,7 +71,7 @@ def tasks_of(settings: FewShot, queries: int) -> Source:
         if images.shape != (settings.channels, settings.size, settings.size):
             theirs, ours = (" × ".join(map(str, shape)) for shape in (images.shape, (settings.channels, settings.size, settings.size)))
             raise InputError(f"the images of {settings.data} are {theirs} and the experiment's {ours}; build them anew with that size")
-        classes = {part: split.of(images, part) for part in split.parts}
+        classes = {part: split.of(images, part) for part in PARTS if getattr(split, part)}
         return ImageTasks(images, classes, settings.ways, settings.shots, queries, turns=settings.turns, seed=settings.seed)
 
     return Deferred(opened)
