@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import innerloop as il
 from innerloop import Learner, Task
+from innerloop.engine import Plan
 
 # One thread, here and in processes that tests start: threads gain nothing at this size, and
 # on a busy machine OpenMP's wait for each other is a hundred times slower.
@@ -19,6 +20,27 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 Build = Callable[..., Learner]
 METHODS: dict[str, Build] = dict(il.METHODS)
+
+EAGER = [
+    Plan(loop=True),
+    Plan(chunk=2),
+    Plan(chunk=1),
+    Plan(recompute=True),
+    Plan(recompute=True, chunk=2),
+    Plan(loop=True, recompute=True),
+]
+
+
+def differences(f: Callable[[il.learner.Params], Tensor], params: il.learner.Params, eps: float = 1e-6) -> il.learner.Params:
+    """Central finite differences of a scalar function, one weight at a time."""
+    slopes = {}
+    for name, p in params.items():
+        slopes[name] = torch.zeros_like(p)
+        for k in range(p.numel()):
+            nudge = torch.zeros_like(p).flatten().index_fill(0, torch.tensor(k), eps).reshape(p.shape)
+            up, down = f({**params, name: p + nudge}), f({**params, name: p - nudge})
+            slopes[name].view(-1)[k] = (up - down) / (2 * eps)
+    return slopes
 
 
 def smooth_net(inputs: int = 1, dtype: torch.dtype = torch.float64) -> nn.Sequential:
@@ -38,6 +60,24 @@ def built(name: str, dtype: torch.dtype = torch.float64, **how: Any) -> Learner:
     else:
         net = smooth_net(dtype=dtype)
     return METHODS[name](net, il.mse(net), **({"steps": 2, "rate": 0.1} | how))
+
+
+def image_net(classes: int = 3) -> nn.Sequential:
+    """A small classifier with batch normalisation and pooling, started the same each time."""
+    norm = nn.BatchNorm2d(3, track_running_stats=False)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), norm, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, classes)).double()
+    generator = torch.Generator().manual_seed(0)
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.7, generator=generator)
+    return net
+
+
+def image_tasks() -> Task:
+    """Two tasks of three classes in float64; the classes are shown three times, twice and once."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 12, 1, 4, 4, generator=generator, dtype=torch.float64)
+    y = torch.stack([torch.tensor([0, 0, 0, 1, 1, 2])[torch.randperm(6, generator=generator)] for _ in range(4)]).view(2, 12)
+    return Task((x[:, :6], y[:, :6]), (x[:, 6:], y[:, 6:]))
 
 
 @pytest.fixture

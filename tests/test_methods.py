@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import built, smooth_net
+from conftest import EAGER, built, differences, image_net, image_tasks, smooth_net
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
@@ -17,44 +17,25 @@ from innerloop.params import within
 
 Build = Callable[..., Learner]
 
-EAGER = [
-    Plan(loop=True),
-    Plan(chunk=2),
-    Plan(chunk=1),
-    Plan(recompute=True),
-    Plan(recompute=True, chunk=2),
-    Plan(loop=True, recompute=True),
-]
-
 
 def test_all_methods_are_under_test() -> None:
-    assert sorted(il.METHODS) == ["anil", "boil", "context_vector", "fomaml", "maml", "meta_sgd", "per_step_rates"]
-
-
-def differences(f: Callable[[il.learner.Params], Tensor], params: il.learner.Params, eps: float = 1e-6) -> il.learner.Params:
-    """Central finite differences of a scalar function, one weight at a time."""
-    slopes = {}
-    for name, p in params.items():
-        slopes[name] = torch.zeros_like(p)
-        for k in range(p.numel()):
-            nudge = torch.zeros_like(p).flatten().index_fill(0, torch.tensor(k), eps).reshape(p.shape)
-            up, down = f({**params, name: p + nudge}), f({**params, name: p - nudge})
-            slopes[name].view(-1)[k] = (up - down) / (2 * eps)
-    return slopes
+    assert sorted(il.METHODS) == [
+        *("anil", "boil", "context_vector", "fomaml", "maml", "maml_plus_plus", "meta_sgd", "per_step_rates", "reptile")
+    ]
 
 
 def test_the_meta_gradient_equals_finite_differences(method: Build, waves: Task) -> None:
     learner = method()
-    if method.args == ("fomaml",):  # pyright: ignore[reportFunctionMemberAccess]
-        pytest.skip("first order is not the gradient of the meta-loss; its own test says what it is")
+    if method.args in (("fomaml",), ("reptile",)):  # pyright: ignore[reportFunctionMemberAccess]
+        pytest.skip("what is detached is not in the gradient of the meta-loss; its own test says what it is")
     gradient, _ = meta_gradient(learner)(learner.prior, waves)
     torch.testing.assert_close(gradient, differences(lambda p: meta_loss(learner)(p, waves), learner.prior), rtol=1e-6, atol=1e-8)
 
 
 def test_the_meta_loss_passes_gradcheck(method: Build, waves: Task) -> None:
     learner = method()
-    if method.args == ("fomaml",):  # pyright: ignore[reportFunctionMemberAccess]
-        pytest.skip("first order is not the gradient of the meta-loss; its own test says what it is")
+    if method.args in (("fomaml",), ("reptile",)):  # pyright: ignore[reportFunctionMemberAccess]
+        pytest.skip("what is detached is not in the gradient of the meta-loss; its own test says what it is")
     inputs = tuple(p.clone().requires_grad_() for p in learner.prior.values())
     assert gradcheck(lambda *p: meta_loss(learner)(dict(zip(learner.prior, p, strict=True)), waves), inputs)
 
@@ -108,6 +89,8 @@ def test_the_network_itself_is_not_touched(waves: Task) -> None:
         ("fomaml", ["net.0", "net.2", "net.4"]),
         ("meta_sgd", ["net.0", "net.2", "net.4"]),
         ("per_step_rates", ["net.0", "net.2", "net.4"]),
+        ("maml_plus_plus", ["net.0", "net.2", "net.4"]),
+        ("reptile", ["net.0", "net.2", "net.4"]),
         ("anil", ["net.4"]),
         ("boil", ["net.0", "net.2"]),
         ("context_vector", ["net.context"]),
@@ -138,7 +121,7 @@ def test_first_order_adapts_like_maml_and_differs_in_the_meta_gradient(waves: Ta
     assert gap.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["meta_sgd", "per_step_rates"])
+@pytest.mark.parametrize("name", ["meta_sgd", "per_step_rates", "maml_plus_plus"])
 def test_learned_rates_at_their_start_are_maml(name: str, waves: Task) -> None:
     learned, base = built(name), built("maml")
     loss = meta_loss(learned)(learned.prior, waves)
@@ -206,6 +189,109 @@ def test_one_step_on_a_linear_model_has_a_closed_form() -> None:
     twice = [p.expand(2, *p.shape) for p in (x, y, z, t)]  # the mean over tasks that are alike is that of one
     tasks = Task((twice[0], twice[1]), (twice[2], twice[3]))
     torch.testing.assert_close(meta_gradient(learner)(learner.prior, tasks)[0]["net.weight"].T, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_reptile_goes_to_where_adaptation_ends(waves: Task) -> None:
+    learner, base = built("reptile", steps=3), built("maml", steps=3)
+    ends = [base.adapt(base.prior, one(waves, k).support)[-1] for k in range(count(waves))]
+    expected = {name: p - sum(end[name] for end in ends) / 3 for name, p in base.prior.items()}
+    gradient, loss = meta_gradient(learner)(learner.prior, waves)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-14)
+    apart = [torch.stack([((p - end[name]) ** 2).sum() for name, p in base.prior.items()]).sum() / 2 for end in ends]
+    torch.testing.assert_close(loss, sum(apart) / 3)
+    assert learner.loss(learner.prior, None) == 0, "where no step was taken, nothing is away from the start"
+
+
+def test_reptile_of_one_step_is_training_on_all_tasks(waves: Task) -> None:
+    learner, joint = built("reptile", steps=1, rate=0.1), built("maml", steps=0)
+    expected, _ = meta_gradient(joint)(joint.prior, Task(waves.support, waves.support))
+    found = {name: g / 0.1 for name, g in meta_gradient(learner)(learner.prior, waves)[0].items()}
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_reptile_takes_a_batch_for_each_step_and_keeps_its_start(waves: Task) -> None:
+    learner, base = built("reptile", steps=2), built("maml", steps=2)
+    first, second = one(waves, 0).support, one(waves, 1).support
+    end = base.adapt(base.prior, [first, second])[-1]
+    path = learner.adapt(learner.prior, [first, second])
+    torch.testing.assert_close({name: path[-1][name] for name in end}, end)
+    for longer in (path[-1], built("reptile", steps=1).taking(3).adapt(base.prior, first)[-1]):
+        torch.testing.assert_close({name: longer[f"start.{name}"] for name in base.prior}, base.prior, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("plan", EAGER, ids=str)
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("name", ["maml", "anil", "boil", "meta_sgd", "per_step_rates", "maml_plus_plus", "reptile"])
+def test_classifiers_with_batch_normalisation_agree_in_every_plan(name: str, first_order: bool, plan: Plan) -> None:
+    if name == "reptile" and first_order:
+        pytest.skip("it is always of first order")
+    net, tasks = image_net(), image_tasks()
+    how = {"first_order": True} if first_order else {}
+    learner = il.METHODS[name](net, il.cross_entropy(net), steps=2, rate=0.1, **how)
+    gradient, loss = meta_gradient(learner, Plan(loop=True))(learner.prior, tasks)
+    assert all(g.abs().max() > 1e-6 for n, g in gradient.items() if n in ("net.5.weight", "net.0.weight")), "there is something to agree on"
+    torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, tasks), (gradient, loss), rtol=1e-9, atol=1e-11)
+    assert learner.model is not None
+    path = learner.adapt(learner.prior, one(tasks, 0).support)[learner.prepared :]
+    assert {learner.model(point, one(tasks, 0).query[0]).shape for point in path} == {(6, 3)}
+
+
+def trained_on_ten_classes() -> tuple[nn.Sequential, il.learner.Params]:
+    net = image_net(classes=10)
+    return net, {name: 2 * p for name, p in il.pretrained(net, il.cross_entropy(net)).prior.items()}
+
+
+def test_a_new_head_sits_on_the_trained_network_and_knows_nothing() -> None:
+    net, prior = trained_on_ten_classes()
+    fresh = il.with_new_head(net, prior, ways=3)
+    learner, tasks = il.maml(fresh, il.cross_entropy(fresh), steps=5, rate=0.1), image_tasks()
+    assert {name: list(p.shape) for name, p in learner.prior.items() if "5" in name} == {"net.5.weight": [3, 12], "net.5.bias": [3]}
+    body = {name: p for name, p in prior.items() if "5" not in name}
+    torch.testing.assert_close({name: learner.prior[name] for name in body}, body, rtol=0, atol=0)
+    path = learner.adapt(learner.prior, one(tasks, 0).support)
+    losses = [learner.loss(point, one(tasks, 0).support).item() for point in path]
+    assert losses[0] == pytest.approx(torch.tensor(3.0).log().item())
+    assert losses == sorted(losses, reverse=True), "fine-tuning goes down"
+    assert net[5].out_features == 10
+
+
+def test_a_new_head_may_start_at_random() -> None:
+    net, prior = trained_on_ten_classes()
+    a, b = (il.with_new_head(net, prior, 3, std=0.01, generator=torch.Generator().manual_seed(1)).get_submodule("5") for _ in range(2))
+    torch.testing.assert_close(a.weight, b.weight, rtol=0, atol=0)
+    assert 0.003 < a.weight.std() < 0.03  # pyright: ignore[reportCallIssue]
+    assert not a.bias.any()  # pyright: ignore[reportCallIssue]
+
+
+def test_the_rate_of_fine_tuning_is_chosen_on_validation_tasks() -> None:
+    net, prior = trained_on_ten_classes()
+    fresh = il.with_new_head(net, prior, ways=3)
+    source = il.from_function(lambda g: one(image_tasks(), 0))
+    rate, tried = il.tune(lambda rate: il.maml(fresh, il.cross_entropy(fresh), 1, rate), [1e-4, 0.1, 1e4], source, steps=3, n_tasks=2)
+    assert rate == min(tried, key=lambda rate: tried[rate])
+    assert tried[1e4] > tried[1e-4]
+
+
+def test_a_network_without_its_head_is_its_features() -> None:
+    net, x = image_net(), image_tasks().query[0][0]
+    torch.testing.assert_close(net[5](il.without_head(net)(x)), net(x))
+    assert isinstance(net[5], nn.Linear)
+
+
+@pytest.mark.parametrize(
+    ("net", "prior", "ways", "message"),
+    [
+        (nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2)), None, 3, "the last layer net.1 is BatchNorm1d; a new head takes the place"),
+        (nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 3)), {}, 3, "the prior is of another network: net.0.bias is not the same"),
+        (nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 3)), {"net.9.weight": torch.ones(1)}, 3, "net.0.bias is not the same"),
+        (nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 3)), None, 0, "ways is 0"),
+        (nn.Linear(1, 2), None, 3, "Linear has no layer that could be its head"),
+    ],
+)  # fmt: skip
+def test_heads_that_cannot_be_replaced_are_refused(net: nn.Module, prior: il.learner.Params | None, ways: int, message: str) -> None:
+    own = il.params.named("net", net) if prior is None else prior
+    with pytest.raises(il.InputError, match=message):
+        il.with_new_head(net, own, ways)
 
 
 def test_independent_networks_train_as_if_alone() -> None:

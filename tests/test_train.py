@@ -1,22 +1,28 @@
 """The outer loop: what it computes, keeps, resumes and refuses."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import smooth_net
 from safetensors.torch import load_file
 from torch import nn
+from torch.optim.lr_scheduler import MultiStepLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import innerloop as il
 from innerloop import Diverged, InputError, Learner, Sinusoids, Task, experiments
+from innerloop.batches import one
 from innerloop.engine import meta_gradient
 from innerloop.train import train
 
@@ -65,6 +71,142 @@ def test_any_torch_optimiser_steps_outside() -> None:
     gradient, _ = meta_gradient(start)(start.prior, SOURCE.draw("train", 0, 25))
     trained = il.train(start, SOURCE, 1, optimizer=lambda params: torch.optim.SGD(params, 0.5), progress=False)
     torch.testing.assert_close(trained.prior, {name: p - 0.5 * gradient[name] for name, p in start.prior.items()})
+
+
+def by_hand(iterations: int, outer_of: Callable[[list[torch.Tensor]], Any], who: Callable[[int], Learner]) -> il.learner.Params:
+    """The outer loop in five lines; ``outer_of`` gives what steps, ``who`` the learner of an iteration."""
+    params = {name: p.clone().requires_grad_() for name, p in learner().prior.items()}
+    steps = outer_of(list(params.values()))
+    for n in range(iterations):
+        gradient, _ = meta_gradient(who(n))({k: p.detach() for k, p in params.items()}, SOURCE.draw("train", 25 * n, 25))
+        for name, p in params.items():
+            p.grad = gradient[name]
+        for step in steps:
+            step()
+    return {name: p.detach() for name, p in params.items()}
+
+
+def test_a_schedule_moves_the_outer_rate() -> None:
+    def outer_of(params: list[torch.Tensor]) -> list[Any]:
+        sgd = torch.optim.SGD(params, 0.5)
+
+        def scaled() -> None:
+            sgd.param_groups[0]["lr"] = 0.1 + (0.5 - 0.1) * (1 + math.cos(math.pi * next(count) / 4)) / 2
+
+        count = iter(range(10))
+        return [scaled, sgd.step]
+
+    sgd = lambda params: torch.optim.SGD(params, 0.5)
+    trained = il.train(learner(), SOURCE, 4, optimizer=sgd, schedule=il.cosine(4, least=0.1), progress=False)
+    torch.testing.assert_close(trained.prior, by_hand(4, outer_of, lambda n: learner()), rtol=1e-5, atol=1e-7)
+
+
+def test_each_element_of_the_meta_gradient_is_clipped() -> None:
+    def outer_of(params: list[torch.Tensor]) -> list[Any]:
+        outer = torch.optim.Adam(params, 1e-2)
+        return [lambda: torch.nn.utils.clip_grad_value_(params, 0.05), outer.step]
+
+    clipped, free = (il.train(learner(), SOURCE, 3, optimizer=il.adam(1e-2, clip), progress=False) for clip in (0.05, None))
+    torch.testing.assert_close(clipped.prior, by_hand(3, outer_of, lambda n: learner()), rtol=1e-5, atol=1e-7)
+    assert max((clipped.prior[name] - p).abs().max() for name, p in free.prior.items()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: il.adam(0.0), "rate is 0.0; it must be above 0"),
+        (lambda: il.adam(1e-3, clip=-1.0), "clip is -1.0; it must be above 0"),
+        (lambda: il.cosine(0), "iterations is 0; it must be above 0"),
+        (lambda: il.cosine(5, least=-1.0), "least is -1.0; a rate must be 0 or more"),
+    ],
+)
+def test_outer_settings_that_cannot_be_used_are_refused(made: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        made()
+
+
+def in_phases() -> dict[int, Learner]:
+    net = il.mlp(1, 8, 1, generator=torch.Generator().manual_seed(0))
+    return {3: il.fomaml(net, il.mse(net), 2, 0.1), 7: replace(il.maml(net, il.mse(net), 2, 0.1), weights=(0.5, 0.5))}
+
+
+def test_a_phase_trains_by_another_learner_from_its_iteration_on() -> None:
+    phases, rows = in_phases(), []
+    trained = il.train(learner(), SOURCE, 9, phases=phases, log_every=1, validation_tasks=5, progress=False, log=rows.append)
+    who = lambda n: learner() if n < 3 else phases[3] if n < 7 else phases[7]
+    expected = by_hand(9, lambda params: [torch.optim.Adam(params, 1e-3).step], who)
+    torch.testing.assert_close(trained.prior, expected, rtol=1e-5, atol=1e-7)
+    assert [row["iteration"] for row in rows if "engine" in row] == [0, 3, 7]
+    assert all(row["measured"] for row in rows if "engine" in row), "the engine is chosen anew"
+    assert (trained.steps[1:], trained.weights) == ((), (1.0,)), "what is given back is the learner"
+    [val] = [row["val"] for row in rows if "val" in row]
+    assert val == pytest.approx(il.meta_loss(trained)(trained.prior, SOURCE.draw("val", 0, 5)).item())
+
+
+def test_a_learner_may_be_trained_by_another_method_altogether() -> None:
+    start = learner(steps=3, rate=0.1)
+    net = il.mlp(1, 8, 1)
+    trained = il.train(
+        start, SOURCE, 1, meta_batch=1, phases={0: il.reptile(net, il.mse(net), 3, 0.1)}, optimizer=lambda p: torch.optim.SGD(p, 1.0),
+        progress=False,
+    )  # fmt: skip
+    torch.testing.assert_close(trained.prior, start.adapt(start.prior, one(SOURCE.draw("train", 0, 1), 0).support)[-1])
+    assert trained.loss is start.loss
+
+
+@pytest.mark.parametrize("stop", [2, 3, 5, 7, 8])
+def test_a_run_of_phases_goes_on_bit_for_bit(stop: int, tmp_path: Path) -> None:
+    """Inside of a phase and where one begins, with a schedule that keeps to its milestones."""
+    how: dict[str, Any] = {"phases": in_phases(), "engine": "vmap", "log_every": 2, "checkpoint_every": 100, "progress": False}
+    for name, schedule in {"cosine": il.cosine(12), "steps": lambda outer: MultiStepLR(outer, [4, 8], 0.1)}.items():
+        folder = tmp_path / name
+        straight = il.train(learner(), SOURCE, 10, schedule=schedule, **how)
+        il.train(learner(), SOURCE, stop, schedule=schedule, out=folder, **how)
+        resumed = il.train(learner(), SOURCE, 10, schedule=schedule, out=folder, resume=True, **how)
+        same(resumed.prior, straight.prior)
+    unscheduled = il.train(learner(), SOURCE, 10, **how)
+    assert not torch.equal(unscheduled.prior["net.0.weight"], straight.prior["net.0.weight"])  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def test_a_continued_run_keeps_the_plan_of_its_phase_and_chooses_the_next_one(tmp_path: Path) -> None:
+    il.train(learner(), SOURCE, 5, phases=in_phases(), engine="loop", out=tmp_path, progress=False)
+    rows: list[dict] = []
+    il.train(learner(), SOURCE, 10, phases=in_phases(), out=tmp_path, resume=True, progress=False, log=rows.append)
+    first, second = (row for row in rows if "engine" in row)
+    assert (first["iteration"], first["engine"], first["measured"]) == (5, "loop", {})
+    assert second["iteration"] == 7
+    assert second["measured"]
+    rows.clear()
+    il.train(learner(), SOURCE, 7, phases=in_phases(), engine="loop", out=tmp_path / "7", progress=False)
+    il.train(learner(), SOURCE, 8, phases=in_phases(), out=tmp_path / "7", resume=True, progress=False, log=rows.append)
+    assert rows[0]["measured"], "where a phase begins, the plan of the one before says nothing"
+
+
+def test_phases_share_one_prior() -> None:
+    net = il.mlp(1, 9, 1)
+    with pytest.raises(
+        InputError, match=r"the phase from iteration 3 on has another prior: net.0.bias is \[9\] there and \[8\] in the learner"
+    ):
+        il.train(learner(), SOURCE, 5, phases={3: il.maml(net, il.mse(net))}, progress=False)
+    net = il.mlp(1, 8, 1)
+    with pytest.raises(InputError, match=r"rate.net.0.bias is \[5\] there and missing in the learner"):
+        il.train(learner(), SOURCE, 5, phases={3: il.per_step_rates(net, il.mse(net))}, progress=False)
+    with pytest.raises(InputError, match="a phase begins at iteration -1; the first iteration is 0"):
+        il.train(learner(), SOURCE, 5, phases={-1: learner()}, progress=False)
+
+
+def test_maml_plus_plus_trains_through_its_phases() -> None:
+    norm = nn.BatchNorm1d(8, track_running_stats=False)
+    net = nn.Sequential(nn.Linear(1, 8), norm, nn.Tanh(), nn.Linear(8, 1))
+    how: dict[str, Any] = {"steps": 2, "rate": 0.05}
+    start = il.maml_plus_plus(net, il.mse(net), **how)
+    phases = il.maml_plus_plus_phases(net, il.mse(net), **how, iterations=200, first_order=0.25, multi_step=0.5, levels=2)
+    assert list(phases) == [0, 50, 100]
+    trained = il.train(start, SOURCE, 200, phases=phases, schedule=il.cosine(200, 1e-5), outer_rate=1e-2, progress=False)
+    before, after = (il.evaluate(x, SOURCE, n_tasks=100).mean for x in (start, trained))
+    assert after[2] < 0.8 * before[2]
+    assert (trained.prior["norm.net.1.weight"][0] - trained.prior["norm.net.1.weight"][1]).abs().max() > 1e-3
+    assert after.shape == (3,)
 
 
 def test_training_lowers_the_loss_after_adaptation() -> None:
@@ -265,6 +407,8 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"outer_rate": 0.5}, "was made with outer_rate 0.001, not 0.5; go on with the same"),
         ({"meta_batch": 5}, "was made with meta_batch 25, not 5"),
         ({"optimizer": lambda params: torch.optim.SGD(params, 0.1)}, "was made with optimizer Adam, not SGD"),
+        ({"schedule": il.cosine(10)}, "was made with schedule none, not CosineAnnealingLR"),
+        ({"phases": {6: learner()}}, r"was made with phases \[0\], not \[0, 6\]"),
         ({"tasks": Sinusoids(seed=1)}, "was made with tasks Sinusoids"),
         ({"iterations": 2}, "has taken 4 iterations already; ask for 4 or more"),
     ],

@@ -5,7 +5,7 @@ from innerloop.errors import InputError
 from innerloop.evaluate import Scores, compare, evaluate, predict, tune
 from innerloop.experiments import load
 from innerloop.learner import Learner, Task, meta_loss, task_loss
-from innerloop.losses import cross_entropy, mse, supervised
+from innerloop.losses import accuracy, cross_entropy, cross_entropy_per_shot, mse, supervised
 from innerloop.methods import (
     METHODS,
     anil,
@@ -13,12 +13,20 @@ from innerloop.methods import (
     context_vector,
     fomaml,
     maml,
+    maml_plus_plus,
+    maml_plus_plus_phases,
+    matching,
     meta_sgd,
+    nearest_neighbour,
     per_step_rates,
     pretrained,
+    prototypical,
+    reptile,
+    with_new_head,
+    without_head,
 )
 from innerloop.models import WithContext, mlp
 from innerloop.tasks import Sinusoids, from_function
-from innerloop.train import Diverged, Stopped, train
+from innerloop.train import Diverged, Stopped, adam, cosine, train
 
 __version__ = "0.1.0"

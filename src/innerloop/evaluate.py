@@ -191,7 +191,7 @@ def predict(learner: Learner, support: tuple[Any, Any], x: Any, steps: int | Non
     """
     if learner.model is None:
         raise InputError("the learner has no model to predict with; build it from a network")
-    kind = next(iter(learner.prior.values()))
+    kind = next(iter(learner.prior.values()), torch.empty(0))
     given = [torch.as_tensor(part, dtype=kind.dtype if _real(part) else None, device=kind.device) for part in (*support, x)]
     if not all(t.isfinite().all() for t in tensors(given)):
         raise InputError("the examples hold NaN or infinity; leave those points out")

@@ -29,11 +29,12 @@ def model(net: nn.Module) -> Callable[[Params, Any], Any]:
     net = for_inner_loops(net)
 
     def forward(params: Params, x: Any) -> Any:
-        if isinstance(x, Tensor) and x.is_floating_point() and not any(p.dtype == x.dtype for p in params.values()):
-            kept = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in params.values()}))
+        own = under(params, "net")
+        if own and isinstance(x, Tensor) and x.is_floating_point() and not any(p.dtype == x.dtype for p in own.values()):
+            kept = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in own.values()}))
             raise InputError(f"x is {str(x.dtype).removeprefix('torch.')} but the network is {kept}; convert one of them")
         try:
-            y = call(net, under(params, "net"), x)
+            y = call(net, own, x)
         except RuntimeError as problem:
             if isinstance(x, Tensor) and any(sign in str(problem) for sign in ("shapes cannot be multiplied", "same dtype")):
                 kind = str(x.dtype).removeprefix("torch.")
@@ -105,8 +106,61 @@ def squared_error(prediction: Tensor, y: Tensor) -> Tensor:
 
 
 def cross_entropy(net: nn.Module) -> Loss:
-    """Mean cross-entropy of the network's logits ``[points, classes]`` against class numbers ``[points]``."""
+    """Mean cross-entropy, L(φ) = −mean log softmax(net_φ(x))_y, of logits ``[points, classes]`` and class numbers ``[points]``.
+
+    MAML's printed inner rates do not go with the mean: see ``cross_entropy_per_shot``.
+
+    >>> net = nn.Linear(1, 4)
+    >>> params = {"net.weight": torch.zeros(4, 1), "net.bias": torch.zeros(4)}
+    >>> cross_entropy(net)(params, (torch.ones(8, 1), torch.arange(8) % 4))  # log 4
+    tensor(1.3863)
+    """
     return supervised(net, functional.cross_entropy)
+
+
+def cross_entropy_per_shot(net: nn.Module, shots: int) -> Loss:
+    """Cross-entropy as MAML scales it, L(φ) = −Σ log softmax(net_φ(x))_y / shots, a *sum* over all points.
+
+    With N classes of ``shots`` examples each that is N times the mean, so an inner rate printed
+    for it is N times as large on ``cross_entropy``: 0.01 of 5-way mini-ImageNet is 0.05 there,
+    0.4 of 5-way Omniglot is 2. The released code divides the sum over the *query* by the
+    support's shots too, which Adam does not see but a clipped meta-gradient does.
+
+    Args:
+        shots: examples of each class in the support, 1 or more.
+
+    >>> net = nn.Linear(1, 4)
+    >>> params = {"net.weight": torch.zeros(4, 1), "net.bias": torch.zeros(4)}
+    >>> cross_entropy_per_shot(net, shots=2)(params, (torch.ones(8, 1), torch.arange(8) % 4))  # 4 log 4
+    tensor(5.5452)
+
+    Raises:
+        InputError: shots is below 1.
+    Source: Finn et al. 2017, arXiv:1703.03400, §5.2; its scale: cbfinn/maml, ``maml.py`` and ``utils.py``.
+    """
+    if shots < 1:
+        raise InputError(f"shots is {shots}; give the number of examples of each class in the support, 1 or more")
+    return supervised(net, lambda logits, y: functional.cross_entropy(logits, y, reduction="sum") / shots)
+
+
+def accuracy(prediction: Tensor, y: Tensor) -> Tensor:
+    """Part of the points whose largest score is that of their class, 0 to 1; a metric for ``evaluate``.
+
+    Args:
+        prediction: logits or other scores, ``[points, classes]``. NaN among them makes the
+            accuracy NaN: what diverged is no guess.
+        y: class numbers, ``[points]``.
+
+    >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+    tensor(0.5000)
+
+    Raises:
+        InputError: the shapes do not fit.
+    """
+    if prediction.ndim != 2 or prediction.shape[:1] != y.shape:
+        raise InputError(f"prediction is {list(prediction.shape)} and y {list(y.shape)}; give [points, classes] and [points]")
+    right = (prediction.argmax(-1) == y).float().mean()
+    return torch.where(prediction.isnan().any(), torch.nan, right)
 
 
 def _size(batch: Any) -> str:

@@ -38,9 +38,9 @@ class Bar:
         """Leave a line that stays."""
         (self.progress.console.print if self.progress else lambda text: print(text, file=sys.stderr))(f"{self.what}: {line}")
 
-    def restart(self) -> None:
-        """Count the rate from now on."""
-        self.began = time.perf_counter()
+    def restart(self, done: int) -> None:
+        """Count the rate from now on, when so many are done."""
+        self.start, self.began = done, time.perf_counter()
 
     def _rate(self, done: int, now: float) -> float:
         return (done - self.start) / max(now - self.began, 1e-9)
@@ -54,7 +54,7 @@ class Silent(Bar):
 
     def to(self, done: int, note: str = "") -> None: ...
     def say(self, line: str) -> None: ...
-    def restart(self) -> None: ...
+    def restart(self, done: int) -> None: ...
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from innerloop import checkpoint
 from innerloop.batches import one, onto, tensors
 from innerloop.engine import Plan, choose, each_task, in_precision
+from innerloop.engine.plan import MetaGradient
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task, task_loss
 from innerloop.params import Params
@@ -42,9 +44,55 @@ class Stopped(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
-def adam(rate: float) -> Callable[[list[Tensor]], Optimizer]:
-    """Adam with the given rate, for ``train(optimizer=…)``."""
-    return lambda params: torch.optim.Adam(params, rate, fused=True)
+def adam(rate: float, clip: float | None = None) -> Callable[[list[Tensor]], Optimizer]:
+    """Adam with the given rate, for ``train(optimizer=…)``.
+
+    Args:
+        rate: above 0.
+        clip: bound of each element of the meta-gradient, which is cut to −clip … clip before
+            the step. MAML's on mini-ImageNet is 10, and it acts on the loss's scale: that of
+            ``cross_entropy_per_shot``.
+
+    Raises:
+        InputError: a setting is not above 0.
+
+    Source of the clipping: Finn et al. 2017, arXiv:1703.03400, in cbfinn/maml, ``maml.py``.
+    """
+    _positive(rate=rate, clip=1.0 if clip is None else clip)
+
+    def build(params: list[Tensor]) -> Optimizer:
+        outer = torch.optim.Adam(params, rate, fused=True)
+        if clip is not None:
+            outer.register_step_pre_hook(lambda *step: _clip(params, clip))
+        return outer
+
+    return build
+
+
+def _clip(params: list[Tensor], bound: float) -> None:
+    for p in params:
+        if p.grad is not None:
+            p.grad = p.grad.clamp(-bound, bound)
+
+
+def cosine(iterations: int, least: float = 0.0) -> Callable[[Optimizer], LRScheduler]:
+    """The outer rate falls along half a cosine, from its own value to ``least``, for ``train(schedule=…)``.
+
+    MAML++ takes 1e-3 to 1e-5, lowered every epoch; here it falls with every iteration.
+
+    Args:
+        iterations: that it takes to fall, as a rule those of the training.
+        least: where it ends, 0 or more.
+
+    Raises:
+        InputError: there are no iterations, or the rate would end below 0.
+
+    Source: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5; Antoniou et al. 2019, arXiv:1810.09502, §4 (CA).
+    """
+    _positive(iterations=iterations)
+    if least < 0:
+        raise InputError(f"least is {least}; a rate must be 0 or more")
+    return lambda outer: CosineAnnealingLR(outer, iterations, least)
 
 
 def train(
@@ -55,6 +103,8 @@ def train(
     meta_batch: int = 25,
     outer_rate: float = 1e-3,
     optimizer: Callable[[list[Tensor]], Optimizer] | None = None,
+    schedule: Callable[[Optimizer], LRScheduler] | None = None,
+    phases: Mapping[int, Learner] = {},
     engine: str = "auto",
     chunk: int | None = None,
     device: str = "cpu",
@@ -81,8 +131,14 @@ def train(
         meta_batch: tasks of one iteration.
         outer_rate: Adam's rate.
         optimizer: ``list of tensors → torch optimiser``, in the place of Adam.
-        engine: one of ``engine.ENGINES``; ``auto`` compiles where the run is long enough. A
-            continued run keeps the plan it began with.
+        schedule: ``optimiser → torch scheduler`` of its rate, which steps once an iteration;
+            such as ``cosine(iterations)``.
+        phases: iteration → the learner that takes the place of ``learner`` from there on, with
+            a prior of the same names and shapes, whose values are not looked at. What is
+            validated and given back is always ``learner``, so ``{0: other}`` trains its prior
+            by another method.
+        engine: one of ``engine.ENGINES``; ``auto`` compiles where the run is long enough, and
+            chooses anew at each phase. A continued run keeps the plan of the phase it is in.
         chunk: tasks that are in memory together.
         device: such as ``cpu`` or ``cuda``.
         precision: one of ``engine.PRECISIONS``, that products are computed in.
@@ -111,18 +167,23 @@ def train(
     _positive(meta_batch=meta_batch, outer_rate=outer_rate, checkpoint_every=checkpoint_every, log_every=log_every)
     if iterations < 0 or validation_tasks < 0:
         raise InputError(f"iterations is {iterations} and validation_tasks {validation_tasks}; neither can be below 0")
+    if not learner.prior:
+        raise InputError("the learner has no prior that could be trained; evaluate it as it is")
     if (resume or track) and out is None:
         raise InputError("resume and track need the folder of the run; give out=…")
-    plan = Plan.named(engine, chunk)
+    asked = known = Plan.named(engine, chunk)
+    by_phase = _phases(learner, phases)
     params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
     outer = (optimizer or adam(outer_rate))(list(params.values()))
+    scheduler = schedule(outer) if schedule else None
     first, pending, before = 0, [], 0.0
     folder = None if out is None else Path(out)
     # What a run must keep to when it goes on: tasks are numbered by the size of the meta-batch.
     same = {"tasks": named_source(tasks), "meta_batch": meta_batch, "precision": precision, "optimizer": type(outer).__name__}
+    same |= {"schedule": type(scheduler).__name__ if scheduler else "none", "phases": list(by_phase)}
     same |= {} if optimizer else {"outer_rate": outer_rate}
     if folder and resume:
-        first, pending, plan, before = _restore(folder, params, outer, learner, same)
+        first, pending, known, before = _restore(folder, params, outer, scheduler, learner, same)
     if first > iterations:
         raise InputError(f"the run in {folder} has taken {first} iterations already; ask for {first} or more, or start anew")
 
@@ -132,10 +193,13 @@ def train(
         return onto(tasks.draw("train", iteration * meta_batch, meta_batch), device)
 
     if first == iterations:
-        log({"iteration": first, "engine": str(plan or "none"), "measured": {}, "seconds": before})
+        log({"iteration": first, "engine": str(known or "none"), "measured": {}, "seconds": before})
         return _finished(learner, params, folder)
+    if first and first in by_phase:
+        known = asked  # the plan that was kept is of the phase before
     batch = draw(first)
-    try_one(learner, params, batch)
+    for other in (learner, *(p for p in by_phase.values() if p is not learner)):
+        try_one(other, params, batch)
     if folder:
         checkpoint.writable(folder)
 
@@ -145,13 +209,20 @@ def train(
         bar("training", iterations, first, progress) as shown,
         _log(folder, first, began, track, log) as write,
     ):
-        with torch.random.fork_rng():  # measuring draws what a net's dropout draws; the run must not depend on it
-            plan, gradient_of, measured = choose(learner, params, batch, iterations - first, plan, chunk, shown.say, shown.warn)
-        if plan.compiled or measured:
-            shown.say("")
-        write({"iteration": first, "engine": str(plan), "measured": measured})
-        shown.restart()
 
+        def begin(iteration: int, plan: Plan | None) -> tuple[Learner, Plan, MetaGradient]:
+            """Who trains from this iteration to the end of its phase, and how."""
+            trainee = by_phase[max(start for start in by_phase if start <= iteration)]
+            ends = min((start for start in by_phase if iteration < start < iterations), default=iterations)
+            with torch.random.fork_rng():  # measuring draws what a net's dropout draws; the run must not depend on it
+                plan, gradient_of, measured = choose(trainee, params, batch, ends - iteration, plan, chunk, shown.say, shown.warn)
+            if plan.compiled or measured:
+                shown.say("")
+            write({"iteration": iteration, "engine": str(plan), "measured": measured})
+            shown.restart(iteration)
+            return trainee, plan, gradient_of
+
+        trainee, plan, gradient_of = begin(first, known)
         late, value = _late(device), math.nan
         waiting: deque[tuple[int, Params, Task, Tensor, Callable[[], None]]] = deque()
 
@@ -162,7 +233,7 @@ def train(
                 arrived()
                 value = loss.item()
                 if not math.isfinite(value):
-                    raise _diverged(learner, point, drawn, number, number * meta_batch)
+                    raise _diverged(trainee, point, drawn, number, number * meta_batch)
                 pending.append(value)
 
         def keep(done: int) -> None:
@@ -170,13 +241,17 @@ def train(
             if not all(p.isfinite().all() for p in params.values()):
                 raise Diverged(f"the prior became NaN or infinite before iteration {done}; lower outer_rate ({outer_rate})")
             if folder:
-                _save(folder / CHECKPOINT, done, params, outer, pending, plan, {"same": same, "seconds": time.perf_counter() - began})
+                about = {"same": same, "plan": asdict(plan), "seconds": time.perf_counter() - began}
+                _save(folder / CHECKPOINT, done, params, outer, scheduler, pending, about)
 
         keep(first)  # so that a run can be resumed from its first moment on
         with _signals() as received:
             for iteration in range(first, iterations):
                 if iteration > first:
                     batch = draw(iteration)
+                    if iteration in by_phase:
+                        read(0)
+                        trainee, plan, gradient_of = begin(iteration, asked)
                 gradient, loss = gradient_of(params, batch)
                 point = {name: p.clone() for name, p in params.items()} if late else params
                 waiting.append((iteration, point, batch, *_sent(loss)))
@@ -184,6 +259,8 @@ def train(
                 for name, p in params.items():
                     p.grad = gradient[name]
                 outer.step()
+                if scheduler:
+                    scheduler.step()
                 done = iteration + 1
                 last = done == iterations
                 if done % log_every == 0 or last:
@@ -221,6 +298,19 @@ def _finished(learner: Learner, params: Params, folder: Path | None) -> Learner:
     if folder:
         checkpoint.save(folder / PRIOR, trained.prior, {})
     return trained
+
+
+def _phases(learner: Learner, phases: Mapping[int, Learner]) -> dict[int, Learner]:
+    """Who trains, by the iteration from which on, once it is known that all of them share one prior."""
+    for start, other in phases.items():
+        if start < 0:
+            raise InputError(f"a phase begins at iteration {start}; the first iteration is 0")
+        own, its = ({name: list(p.shape) for name, p in x.prior.items()} for x in (learner, other))
+        if differing := sorted(name for name in own.keys() | its.keys() if own.get(name) != its.get(name)):
+            name = differing[0]
+            shapes = f"{its.get(name, 'missing')} there and {own.get(name, 'missing')} in the learner"
+            raise InputError(f"the phase from iteration {start} on has another prior: {name} is {shapes}; build both from one network")
+    return dict(sorted({0: learner, **phases}.items()))
 
 
 def _positive(**settings: float) -> None:
@@ -277,7 +367,7 @@ def _diverged(learner: Learner, params: Params, batch: Task, iteration: int, num
     return Diverged(f"iteration {iteration}: the mean loss of the tasks from {number} on is NaN or infinite; lower the outer rate")
 
 
-def _save(path: Path, done: int, params: Params, outer: Optimizer, pending: list[float], plan: Plan, more: Row) -> None:
+def _save(path: Path, done: int, params: Params, outer: Optimizer, scheduler: LRScheduler | None, pending: list[float], more: Row) -> None:
     state = outer.state_dict()
     kept = {f"prior.{name}": p for name, p in params.items()}
     plain: dict[str, Any] = {}
@@ -289,11 +379,18 @@ def _save(path: Path, done: int, params: Params, outer: Optimizer, pending: list
                 plain[f"{index}.{key}"] = value
     kept["pending"] = torch.tensor(pending, dtype=torch.float64)
     kept["random"] = torch.get_rng_state()
-    about = {"iteration": done, "plan": asdict(plan), "outer": plain, "groups": state["param_groups"], **more}
-    checkpoint.save(path, kept, about)
+    rate = {key: value for key, value in scheduler.state_dict().items() if _is_json(value)} if scheduler else {}
+    checkpoint.save(path, kept, {"iteration": done, "outer": plain, "groups": state["param_groups"], "schedule": rate, **more})
 
 
-def _restore(folder: Path, params: Params, outer: Optimizer, learner: Learner, same: Row) -> tuple[int, list[float], Plan, float]:
+def _is_json(value: Any) -> bool:
+    """Whether the value comes back as it was; what does not is no state of a schedule but how it was made, such as milestones."""
+    return json.loads(json.dumps(value, default=str, skipkeys=True)) == value
+
+
+def _restore(
+    folder: Path, params: Params, outer: Optimizer, scheduler: LRScheduler | None, learner: Learner, same: Row
+) -> tuple[int, list[float], Plan, float]:
     path = folder / CHECKPOINT
     if not path.is_file():
         raise InputError(f"there is no run to resume in {folder}; leave --resume out to start one")
@@ -310,6 +407,8 @@ def _restore(folder: Path, params: Params, outer: Optimizer, learner: Learner, s
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = value
     outer.load_state_dict({"state": state, "param_groups": about["groups"]})
+    if scheduler:
+        scheduler.load_state_dict(about["schedule"])
     torch.set_rng_state(kept["random"])
     return about["iteration"], kept["pending"].tolist(), Plan(**about["plan"]), about["seconds"]
 

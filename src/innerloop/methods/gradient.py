@@ -1,32 +1,17 @@
-"""The methods, each a composition of steps: a learner is made of a network and a loss.
+"""Gradient steps from a learned prior: MAML and its family."""
 
-Common arguments: ``net``, any ``nn.Module``; ``loss``, ``(params, batch) → scalar`` such as
-``mse(net)``; ``steps``, the number of adaptation steps; ``rate``, the inner rate, > 0.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from innerloop.errors import InputError
 from innerloop.learner import Batch, Learner, Loss
-from innerloop.losses import model
-from innerloop.params import Params, Patterns, named, within
-from innerloop.steps import Rate, descend
-
-
-def pretrained(net: nn.Module, loss: Loss) -> Learner:
-    """No adaptation: trained on all tasks at once, θ ← argmin Σ_i L_i(θ).
-
-    The baseline of every paper here; ``maml`` with the trained network fine-tunes it.
-    """
-    if not (prior := named("net", net)):
-        raise InputError(f"{type(net).__name__} has no parameters to learn; give a network that has")
-    return Learner(prior, (), loss, model(net))
+from innerloop.methods.baselines import head_of, pretrained
+from innerloop.params import Params, Patterns, within
+from innerloop.steps import Rate, descend, in_turn
 
 
 def maml(
@@ -69,18 +54,6 @@ def fomaml(net: nn.Module, loss: Loss, steps: int = 1, rate: Rate | Sequence[Rat
     Source: Finn et al. 2017, arXiv:1703.03400, §5.2.
     """
     return maml(net, loss, steps, rate, first_order=True, **how)
-
-
-def head_of(net: nn.Module) -> str:
-    """The last module that owns parameters: what ANIL adapts and BOIL leaves.
-
-    >>> head_of(nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1)))
-    'net.2'
-    """
-    owner = ("", *(name for name, _ in net.named_parameters()))[-1].rpartition(".")[0]
-    if not owner:
-        raise InputError(f"{type(net).__name__} has no layer that could be its head; name what may move with maml(only=…)")
-    return f"net.{owner}"
 
 
 def anil(net: nn.Module, loss: Loss, steps: int = 1, rate: Rate = 0.01, head: str | None = None, **how: Any) -> Learner:
@@ -141,49 +114,33 @@ def context_vector(net: nn.Module, loss: Loss, steps: int = 1, rate: Rate = 0.01
     return maml(net, loss, steps, rate, only="net.context", **how)
 
 
-def independent(
-    nets: Sequence[nn.Module],
-    loss_of: Callable[[nn.Module], Loss],
-    strength: float = 0.0,
-    pull: Literal["none", "zero", "mean"] = "none",
-) -> Learner:
-    """Networks trained side by side on a task each, for ``averaged``: min Σ_i L_i(θ_i) + strength · |θ_i − c_i|².
+def reptile(net: nn.Module, loss: Loss, steps: int = 5, rate: float = 0.01, **how: Any) -> Learner:
+    """Reptile: the prior moves to where adaptation ends, θ ← θ + ε · mean_i (φ_K − θ), ε the outer rate.
 
-    Their parameters are stacked, and so is the batch: its first axis counts the networks.
-    The sum leaves every network's gradient as if it were trained alone.
+    The first step keeps the start under names of its own, the descents are detached, and the
+    loss is ½ Σ |start − φ_K|² with φ_K a constant, so that the meta-gradient is θ − φ_K.
+    Queries are not looked at. That loss is a distance and no score, so train another learner by
+    it, the one that is to be evaluated: ``train(maml(net, loss, steps, rate), …, phases={0:
+    reptile(net, loss, steps, rate)})``, with SGD outside as in the paper's update.
 
-    Args:
-        nets: networks of one shape, each with its own start.
-        loss_of: ``net → loss`` of one of them, such as ``mse``.
-        strength: weight of the distance, ≥ 0.
-        pull: what c_i is: ``zero`` (weight decay), or the ``mean`` of the networks before
-            the i-th, as if they were trained one after the other.
+    The paper draws new points for each step: a list as support does that. Steps are plain
+    descents; the released code's are Adam's without momentum.
 
-    Source: Finn et al. 2017, arXiv:1703.03400, App. C.1.
+    >>> from innerloop.losses import mse
+    >>> learner = reptile(net := nn.Linear(1, 1, bias=False), mse(net), steps=3)
+    >>> [list(point) for point in learner.adapt(learner.prior, (torch.ones(2, 1), torch.ones(2, 1)))[:2]]
+    [['net.weight'], ['start.net.weight', 'net.weight']]
+
+    Source: Nichol et al. 2018, arXiv:1803.02999, algorithm 2.
     """
-    loss, each = loss_of(nets[0]), [named("net", net) for net in nets]
-    stacked = {name: torch.stack([prior[name] for prior in each]) for name in each[0]}
-    before = torch.arange(len(nets)).clamp(min=1)
+    base = fomaml(net, loss, steps, rate, **how)
 
-    def centre(p: Tensor) -> Tensor:
-        if pull == "zero":
-            return torch.zeros_like(p)
-        # The first network has none before it: its centre is itself, and it is free.
-        earlier = (p.cumsum(0) - p) / before.to(p).reshape(-1, *[1] * (p.ndim - 1))
-        return torch.cat([p[:1], earlier[1:]]).detach()
+    def keep_start(params: Params, batch: Batch) -> Params:
+        return {**{f"start.{name}": params[name] for name in base.prior}, **params}  # a start that is kept already stays
 
-    def together(params: Params, batch: Batch) -> Tensor:
-        total = vmap(loss)(params, batch).sum()
-        if strength and pull != "none":
-            total = total + strength * sum(((p - centre(p)) ** 2).sum() for p in params.values())
-        return total
+    def distance(params: Params, batch: Batch) -> Tensor:
+        moved = [params.get(f"start.{name}", params[name]) - params[name].detach() for name in base.prior]
+        return torch.stack([difference.square().sum() for difference in moved]).sum() / 2
 
-    return Learner(stacked, (), together)
-
-
-def averaged(params: Params) -> Params:
-    """The mean of stacked networks: the prior that multi-task averaging fine-tunes."""
-    return {name: p.mean(0) for name, p in params.items()}
-
-
-METHODS = {f.__name__: f for f in (maml, fomaml, anil, boil, meta_sgd, per_step_rates, context_vector)}
+    made = {descent: in_turn(keep_start, descent) for descent in base.steps}  # equal steps stay one step
+    return replace(base, steps=tuple(made[descent] for descent in base.steps), loss=distance)

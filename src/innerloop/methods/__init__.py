@@ -1,0 +1,46 @@
+"""The methods, each a composition of steps: a learner is made of a network and a loss.
+
+Common arguments: ``net``, any ``nn.Module``; ``loss``, ``(params, batch) → scalar`` such as
+``mse(net)``; ``steps``, the number of adaptation steps; ``rate``, the inner rate, > 0; ``ways``,
+the number of a task's classes, which are numbered 0 … ways − 1.
+"""
+
+from innerloop.methods.baselines import averaged, head_of, independent, pretrained, with_new_head, without_head
+from innerloop.methods.gradient import (
+    anil,
+    boil,
+    context_vector,
+    fomaml,
+    maml,
+    meta_sgd,
+    per_step_rates,
+    reptile,
+)
+from innerloop.methods.metric import matching, nearest_neighbour, prototypical
+from innerloop.methods.plus_plus import maml_plus_plus, maml_plus_plus_phases
+
+METHODS = {f.__name__: f for f in (maml, fomaml, anil, boil, meta_sgd, per_step_rates, maml_plus_plus, reptile, context_vector)}
+"""Those made of any network and loss, ``(net, loss, steps, rate) → learner``."""
+
+__all__ = [
+    "METHODS",
+    "anil",
+    "averaged",
+    "boil",
+    "context_vector",
+    "fomaml",
+    "head_of",
+    "independent",
+    "maml",
+    "maml_plus_plus",
+    "maml_plus_plus_phases",
+    "matching",
+    "meta_sgd",
+    "nearest_neighbour",
+    "per_step_rates",
+    "pretrained",
+    "prototypical",
+    "reptile",
+    "with_new_head",
+    "without_head",
+]
