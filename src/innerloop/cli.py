@@ -5,7 +5,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, make_dataclass
 from fnmatch import fnmatch
@@ -21,7 +21,8 @@ from tyro.conf import OmitArgPrefixes, Positional
 from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import InputError, nearest
 from innerloop.evaluate import Scores, compare, evaluate, predict
-from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, folder_of, prior_of, trial_of
+from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, adapts, folder_of, prior_of, trial_of
+from innerloop.images.commands import DATA
 from innerloop.train import Diverged, Stopped
 
 out = Console(highlight=False, markup=False)
@@ -140,7 +141,7 @@ def evaluate_(given: Evaluate) -> None:
     for case, tasks in trial.cases.items():
         learner = experiments.load(given.run, case=case if (given.run / RESULT).exists() else None)
         out.print(f"{case}, {given.split} tasks, {metric.name}")
-        print(evaluate(learner, tasks, given.steps if learner.steps else 0, given.tasks, split=given.split, metric=metric.of))
+        print(evaluate(learner, tasks, given.steps if adapts(learner) else 0, given.tasks, split=given.split, metric=metric.of))
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,18 @@ def doctor_(given: Doctor) -> None:
         raise InputError(f"{', '.join(broken)}: mend {'it' if len(broken) == 1 else 'them'} as said above")
 
 
+def data(arguments: Sequence[str]) -> None:
+    """Sets of images: list, get, check, build."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage(DATA, "innerloop data"))
+        return
+    name, *rest = arguments
+    if name not in DATA:
+        raise InputError(f"no command 'data {name}'; {nearest(name, DATA)}")
+    shape, command = DATA[name]
+    command(parse(shape, rest, f"innerloop data {name}"))
+
+
 COMMANDS: dict[str, tuple[type | None, Callable[..., None]]] = {
     "list": (List, list_),
     "run": (None, run),
@@ -280,6 +293,7 @@ COMMANDS: dict[str, tuple[type | None, Callable[..., None]]] = {
     "compare": (Compare, compare_),
     "report": (Report, report_),
     "adapt": (Adapt, adapt_),
+    "data": (None, data),
     "doctor": (Doctor, doctor_),
 }
 
@@ -321,11 +335,11 @@ def _wide(wanted: bool) -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
-def usage() -> str:
-    lines = ["usage: innerloop COMMAND …", ""]
-    for name, (shape, command) in COMMANDS.items():
+def usage(commands: Mapping[str, tuple[type | None, Callable[..., None]]], prog: str = "innerloop") -> str:
+    lines = [f"usage: {prog} COMMAND …", ""]
+    for name, (shape, command) in commands.items():
         lines.append(f"  {name:<9} {((shape or command).__doc__ or '').splitlines()[0]}")
-    return "\n".join([*lines, "", "innerloop COMMAND --help says more."])
+    return "\n".join([*lines, "", f"{prog} COMMAND --help says more."])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -333,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if not words or words[0] in ("-h", "--help", "help"):
-            print(usage())
+            print(usage(COMMANDS))
             return 0
         if words[0] == "--version":
             from innerloop import __version__

@@ -104,7 +104,7 @@ class Entry:
         beyond = [s for s, by in worse.items() if by > 0]
         if not beyond:
             return "met"
-        near = all(worse[s] <= self.ours(s)[1] for s in beyond)
+        near = all(worse[s] <= self.ours(s)[1] < inf for s in beyond)
         return ("within the interval" if near else "missed") + f" at {_list(beyond)}"
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop import checkpoint
 from innerloop.environment import environment, peak_memory_mb
@@ -19,7 +21,7 @@ from innerloop.losses import accuracy
 from innerloop.params import Params
 from innerloop.progress import bar
 from innerloop.tasks import Source
-from innerloop.train import CHECKPOINT, PRIOR, Row, train
+from innerloop.train import CHECKPOINT, PRIOR, Row, adam, train
 
 RUN, RESULT, SCORES = "run.json", "result.json", "scores.safetensors"
 
@@ -36,6 +38,8 @@ class Settings:
     """tasks of one iteration"""
     outer_rate: float = 1e-3
     """Adam's rate"""
+    clip: float = 0.0
+    """largest element of the meta-gradient; 0 for any"""
     precision: str = "float32"
     """float32, tf32 or bfloat16: of products while training"""
     validation_tasks: int = 100
@@ -88,6 +92,7 @@ class Trial:
             taken for each case.
         finish: makes the prior of the trained parameters.
         pictured: the tasks that figures show, by title.
+        phases, schedule: as in ``train``.
     """
 
     learner: Learner
@@ -97,6 +102,8 @@ class Trial:
     rates: Sequence[float]
     finish: Callable[[Params], Params] = lambda params: params
     pictured: Mapping[str, Source] | None = None
+    phases: Mapping[int, Learner] = field(default_factory=dict)
+    schedule: Callable[[Optimizer], LRScheduler] | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +231,9 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
             settings.iterations,
             meta_batch=settings.meta_batch,
             outer_rate=settings.outer_rate,
+            optimizer=adam(settings.outer_rate, settings.clip) if settings.clip else None,
+            schedule=trial.schedule,
+            phases=trial.phases,
             precision=settings.precision,
             engine=options.engine,
             chunk=options.chunk,
@@ -263,7 +273,7 @@ def _scored(trial: Trial, prior: Params, settings: Settings, options: Options, m
                 among = (settings.test_steps, settings.test_tasks, options.device, metric.of, metric.higher)
                 rate, tried = tune(build, trial.rates, tasks, *among)
             learner = trial.scored(prior, rate)
-            steps = settings.test_steps if learner.steps else 0
+            steps = settings.test_steps if adapts(learner) else 0
             s = scores[case] = evaluate(learner, tasks, steps, settings.test_tasks, metric=metric.of, device=options.device)
             listed = {"mean": s.mean, "interval": s.interval, "sd": s.sd, "median": s.median}
             cases[case] = {key: _rounded(value.tolist()) for key, value in listed.items()}
@@ -300,7 +310,12 @@ def load(folder: str | Path, learner: Learner | None = None, case: str | None = 
         raise InputError(f"the run in {folder} has no case {case!r}; it has {', '.join(cases) or 'none yet'}")
     rate = cases[case or next(iter(cases))]["rate"] if cases else trial.rates[0]
     built = trial.scored(prior, rate)
-    return built.taking(about["settings"]["test_steps"]) if built.steps else built
+    return built.taking(about["settings"]["test_steps"]) if adapts(built) else built
+
+
+def adapts(learner: Learner) -> bool:
+    """Whether the learner has steps beyond those that prepare, so that scores can be listed by step."""
+    return len(learner.steps) > learner.prepared
 
 
 def trial_of(folder: str | Path) -> tuple[Trial, Row]:

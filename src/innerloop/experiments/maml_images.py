@@ -9,15 +9,30 @@ from torch import nn
 
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import ACCURACY, Experiment, Settings, Trial
-from innerloop.images import PARTS, found, split_of
+from innerloop.images import found, split_of
+from innerloop.images.splits import PARTS
 from innerloop.learner import Learner
-from innerloop.losses import cross_entropy_per_shot
-from innerloop.methods import context_vector, fomaml, maml, meta_sgd
+from innerloop.losses import cross_entropy, cross_entropy_per_shot
+from innerloop.methods import (
+    context_vector,
+    fomaml,
+    maml,
+    maml_plus_plus,
+    maml_plus_plus_phases,
+    matching,
+    meta_sgd,
+    nearest_neighbour,
+    pretrained,
+    prototypical,
+    with_new_head,
+    without_head,
+)
 from innerloop.models import WithContext, convnet, mlp_classifier
-from innerloop.params import Params, Patterns
-from innerloop.tasks import Deferred, ImageTasks, Source
+from innerloop.params import Params, Patterns, named
+from innerloop.tasks import Deferred, ImageBatches, ImageTasks, Source
 from innerloop.tasks.images import Turns
 from innerloop.tasks.source import generator_of
+from innerloop.train import cosine
 
 Net = Literal["strided", "pooled", "no-conv"]
 
@@ -56,25 +71,25 @@ class FewShot(Settings):
     """strided or pooled convolutions, or no-conv"""
     filters: int = 64
     """of each convolution"""
-    clip: float = 0.0
-    """largest element of the meta-gradient; 0 for any"""
 
     def quick(self) -> Self:
         return replace(super().quick(), iterations=min(self.iterations, 5), meta_batch=min(self.meta_batch, 4), validation_tasks=4)
 
 
+def opened(settings: FewShot, queries: int) -> ImageTasks:
+    """The set's tasks as MAML's code draws them."""
+    images, split = found(settings.data), split_of(settings.split)
+    ours = (settings.channels, settings.size, settings.size)
+    if images.shape != ours:
+        theirs, wanted = (" × ".join(map(str, shape)) for shape in (images.shape, ours))
+        raise InputError(f"the images of {settings.data} are {theirs} and the experiment's {wanted}; build them anew with that size")
+    classes = {part: split.of(images, part) for part in PARTS if getattr(split, part)}
+    return ImageTasks(images, classes, settings.ways, settings.shots, queries, turns=settings.turns, seed=settings.seed)
+
+
 def tasks_of(settings: FewShot, queries: int) -> Source:
-    """The set's tasks as MAML's code draws them; the set is opened with the first one."""
-
-    def opened() -> ImageTasks:
-        images, split = found(settings.data), split_of(settings.split)
-        if images.shape != (settings.channels, settings.size, settings.size):
-            theirs, ours = (" × ".join(map(str, shape)) for shape in (images.shape, (settings.channels, settings.size, settings.size)))
-            raise InputError(f"the images of {settings.data} are {theirs} and the experiment's {ours}; build them anew with that size")
-        classes = {part: split.of(images, part) for part in PARTS if getattr(split, part)}
-        return ImageTasks(images, classes, settings.ways, settings.shots, queries, turns=settings.turns, seed=settings.seed)
-
-    return Deferred(opened)
+    """The same, opened with the first task: a trained prior can be used without the images."""
+    return Deferred(lambda: opened(settings, queries))
 
 
 def net_of(settings: FewShot, more: int = 0) -> nn.Sequential:
@@ -102,7 +117,6 @@ def trial(settings: FewShot, build: Callable[..., Learner], net: nn.Module) -> T
         cases={f"{settings.ways}-way {settings.shots}-shot": tasks_of(settings, settings.test_queries)},
         scored=scored,
         rates=(settings.rate,),
-        clip=settings.clip,
     )
 
 
@@ -116,14 +130,61 @@ def with_context(settings: FewShot) -> Trial:
     return trial(settings, context_vector, WithContext(net_of(settings, more=1), (1, settings.size, settings.size)))
 
 
+def plus_plus(settings: FewShot) -> Trial:
+    """MAML++ with all its parts, as its phases of training have it."""
+    how: dict[str, Any] = {"steps": settings.steps, "rate": settings.rate}
+    net = net_of(settings)
+    base = trial(settings, maml_plus_plus, net)
+    phases = maml_plus_plus_phases(net, cross_entropy_per_shot(net, settings.shots), **how, iterations=max(settings.iterations, 1))
+    return replace(base, phases=phases, schedule=cosine(max(settings.iterations, 1), 1e-5))
+
+
+def metric_method(settings: FewShot, method: Callable[..., Learner]) -> Trial:
+    """A method that compares embeddings, those that the network's head would see."""
+    learner = method(without_head(net_of(settings)), settings.ways)
+    base = few_shot(settings)
+    return replace(base, learner=learner, scored=lambda prior, rate: replace(learner, prior=prior))
+
+
+def classifier_of_all(settings: FewShot, method: Literal["fine-tuned", "nearest neighbour"]) -> Trial:
+    """A classifier of all training classes at once, whose features or start are used for a task's own classes."""
+    split = split_of(settings.split)
+    net = net_of(replace(settings, ways=len(split.train)))
+    loss = cross_entropy(net)
+    body = without_head(net)
+
+    def scored(prior: Params, rate: float) -> Learner:
+        if method == "nearest neighbour":
+            own = {name: p for name, p in prior.items() if name in named("net", body)}
+            return replace(nearest_neighbour(body, settings.ways, "cosine"), prior=own)
+        fresh = with_new_head(net, prior, settings.ways)
+        return maml(fresh, cross_entropy(fresh), max(settings.test_steps, 1), rate)
+
+    base = few_shot(settings)
+    batches = Deferred(lambda: ImageBatches(opened(settings, settings.queries), size=64))
+    rates = RATES if method == "fine-tuned" else (0.0,)
+    return replace(base, learner=pretrained(net, loss), tasks=batches, scored=scored, rates=rates)
+
+
 FIVE_WAYS = FewShot()
 TWENTY_WAYS = FewShot(ways=20, steps=5, rate=0.1, meta_batch=16, test_steps=5)
 MINI = FewShot(
     data="mini-imagenet",
     channels=3,
-    size=84, split="ravi", turns="none", queries=15, meta_batch=4, steps=5, rate=0.01, test_steps=10, net="pooled", filters=32,
+    size=84,
+    split="ravi",
+    turns="none",
+    queries=15,
+    meta_batch=4,
+    steps=5,
+    rate=0.01,
+    test_steps=10,
+    net="pooled",
+    filters=32,
     clip=10.0,
-)  # fmt: skip
+)
+RATES = (0.001, 0.01, 0.1, 1.0)
+"""Inner rates that the fine-tuning baseline's is chosen from, on validation tasks."""
 
 OMNIGLOT = "Finn et al. 2017, arXiv:1703.03400, Table 1"
 RELEASED = "released code: 1100/100/423 characters, turned by quarters at test too, K query images, normalisation that does not move"
@@ -133,6 +194,9 @@ VARIANTS: dict[str, tuple[str, Callable[[Any], Trial]]] = {
     "anil": ("ANIL", partial(few_shot, moves="net.head")),
     "boil": ("BOIL", partial(few_shot, moves=("net", "-net.head", "-*.norm"))),
     "meta-sgd": ("Meta-SGD", partial(few_shot, method=meta_sgd)),
+    "maml++": ("MAML++", plus_plus),
+    "prototypical": ("prototypical network", partial(metric_method, method=prototypical)),
+    "matching": ("matching network", partial(metric_method, method=matching)),
 }
 """What is compared with MAML on the same tasks; none of these has a number in its paper."""
 
@@ -156,7 +220,7 @@ def _cells(
         yield Experiment(
             name=f"{base}-{ways}w{shots}s{at}{variant}",
             title=f"{title}, {case}",
-            settings=replace(own, test_queries=shots),
+            settings=own if settings.data == "glyphs" else replace(own, test_queries=shots),
             build=build,
             claims={case: {settings.test_steps: value}} if value else {},
             margins={case: {settings.test_steps: margin}} if value else {},
@@ -170,6 +234,13 @@ def _cells(
 NONE = (0.0, 0.0)
 MINI_RELEASED = "released code: 64/16/20 classes, meta-batch of 4, K query images at test, normalisation that does not move"
 NO_CONV = replace(FIVE_WAYS, net="no-conv")
+
+GLYPHS = FewShot(data="glyphs", split="glyphs", turns="none", iterations=1_000, queries=5, test_queries=5)
+BASELINES: dict[str, tuple[str, Callable[[Any], Trial], dict[tuple[int, int], tuple[float, float]]]] = {
+    "fine-tuned": ("fine-tuning", partial(classifier_of_all, method="fine-tuned"), {(5, 1): (28.86, 0.54), (5, 5): (49.79, 0.79)}),
+    "nearest": ("nearest neighbour", partial(classifier_of_all, method="nearest neighbour"), {(5, 1): (41.08, 0.7), (5, 5): (51.04, 0.65)}),
+    "matching": ("matching network", partial(metric_method, method=matching), {(5, 1): (43.56, 0.84), (5, 5): (55.31, 0.73)}),
+}
 
 EXPERIMENTS = (
     *_cells("maml/omniglot", "MAML", FIVE_WAYS, {(5, 1): (98.7, 0.4), (5, 5): (99.9, 0.1)}, source=OMNIGLOT, follows=RELEASED),
@@ -213,4 +284,19 @@ EXPERIMENTS = (
         source=OMNIGLOT,
         follows=MINI_RELEASED,
     ),
+    *(
+        cell
+        for variant, (title, build, claims) in BASELINES.items()
+        for cell in _cells(
+            f"maml/mini-imagenet@{variant}",
+            title,
+            replace(MINI, test_steps=10 if variant == "fine-tuned" else 0),
+            claims,
+            "2 h",
+            build,
+            source=OMNIGLOT,
+            follows="Ravi & Larochelle 2017 where they print it; MAML's tasks and network",
+        )
+    ),
+    *_cells("maml/glyphs", "MAML", GLYPHS, {(5, 1): NONE}, "5 min", source="no paper", follows="MAML's settings for Omniglot"),
 )

@@ -1,11 +1,12 @@
 """Classes of images in one array on disk, which is mapped into memory and never read whole."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy
 
@@ -112,15 +113,56 @@ def save(set_: Images, folder: str | Path, about: dict[str, object] | None = Non
     Args:
         about: what else to keep, such as where the images come from.
     """
+    parts = zip(set_.classes, pairwise(set_.starts), set_.groups, strict=True)
+    return write(set_.name, (Class(name, set_.pixels[a:b], group) for name, (a, b), group in parts), folder, about)
+
+
+def write(name: str, classes: Iterable[Class], folder: str | Path, about: dict[str, object] | None = None) -> Path:
+    """Write classes into a folder as they come, so that only two at a time are in memory; whole or not at all.
+
+    Args:
+        about: what else to keep, such as where the images come from.
+
+    Raises:
+        InputError: there are no classes, two have one name, or their images differ in size.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    half = folder / f"{PIXELS}.part"
-    with half.open("wb") as file:
-        numpy.save(file, set_.pixels)
-    half.replace(folder / PIXELS)
-    index = {"name": set_.name, "classes": list(set_.classes), "counts": list(map(int, set_.counts)), "groups": list(set_.groups)}
-    write_whole(folder / INDEX, json.dumps(index | {"about": about or {}}) + "\n")
+    half, before = folder / f"{PIXELS}.part", None
+    names, counts, groups = [], [], []
+    try:
+        with half.open("wb") as file:
+            for class_ in classes:
+                Images(name, class_.pixels, [class_.name], [len(class_.pixels)], [class_.group])
+                if before is None:
+                    _header(file, class_.pixels.shape[1:])
+                else:
+                    _alike(name, (before, class_))
+                file.write(numpy.ascontiguousarray(class_.pixels).data)
+                names, counts, groups = [*names, class_.name], [*counts, len(class_.pixels)], [*groups, class_.group]
+                before = class_
+            if before is None:
+                raise InputError(f"{name} has no classes; see that the place is right")
+            _header(file, before.pixels.shape[1:], sum(counts))
+        Images(name, numpy.load(half, mmap_mode="r"), names, counts, groups)
+        half.replace(folder / PIXELS)
+    finally:
+        half.unlink(missing_ok=True)
+    index = {"name": name, "classes": names, "counts": counts, "groups": groups, "md5": checksum(folder / PIXELS), "about": about or {}}
+    write_whole(folder / INDEX, json.dumps(index) + "\n")
     return folder
+
+
+def _header(file: BinaryIO, shape: tuple[int, ...], n: int = 0) -> None:
+    """At the start of the file; NumPy leaves room for the number of images to grow."""
+    file.seek(0)
+    numpy.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)})
+
+
+def checksum(path: Path) -> str:
+    """MD5 of a file, in hexadecimal digits: against damage, not against malice."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def open_images(folder: str | Path) -> Images:

@@ -103,13 +103,18 @@ class ImageTasks:
         if torch.device(self.device).type == "cpu":
             x = torch.from_numpy(self.images.pixels[which.numpy()])
         else:
-            x, turn = self._there[which.to(self.device)], turn.to(self.device)
+            x = self._there[which.to(self.device)]
         return self._scaled(_turned(x, turn) if self.turns != "none" else x)
 
     def _scaled(self, x: Tensor) -> Tensor:
         """Bytes with channels last as floats with channels first."""
         mean, sd = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (self.mean, self.sd))
         return x.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(mean).div_(sd)
+
+    @cached_property
+    def _numbers(self) -> dict[str, Tensor]:
+        lists = {**self.classes, "counts": self.images.counts, "starts": self.images.starts}
+        return {name: torch.tensor(list(numbers)) for name, numbers in lists.items()}
 
     @cached_property
     def _there(self) -> Tensor:
@@ -122,11 +127,11 @@ class ImageTasks:
 
 def _turned(x: Tensor, turn: Tensor) -> Tensor:
     """Images ``[tasks, N, …, height, width, channels]`` turned by so many quarters ``[tasks, N]``."""
-    turn = turn[(...,) + (None,) * (x.ndim - 2)]
-    found = x
+    found = x.flatten(0, 1).clone()
     for quarters in (1, 2, 3):
-        found = torch.where(turn == quarters, torch.rot90(x, quarters, (-3, -2)), found)
-    return found
+        rows = (turn.flatten() == quarters).nonzero()[:, 0].to(x.device)  # found where turn is, so that no device is waited for
+        found[rows] = torch.rot90(found[rows], quarters, (-3, -2))
+    return found.unflatten(0, x.shape[:2])
 
 
 @lru_cache(maxsize=16)
@@ -136,7 +141,7 @@ def _block(tasks: ImageTasks, split: str, block: int) -> tuple[Tensor, Tensor]:
     def keys(what: str, *shape: int) -> Tensor:
         return torch.rand(BLOCK, *shape, generator=generator_of(tasks.seed, split, block, what))
 
-    own, counts, starts = (torch.as_tensor(v) for v in (tasks.classes[split], tasks.images.counts, tasks.images.starts))
+    own, counts, starts = tasks._numbers[split], tasks._numbers["counts"], tasks._numbers["starts"]
     kinds = len(own) * (4 if tasks.turns == "classes" else 1)
     chosen = keys("classes", kinds).topk(tasks.ways).indices
     turn = chosen // len(own) if tasks.turns == "classes" else (4 * keys("turns", tasks.ways)).long()
@@ -167,9 +172,7 @@ class ImageBatches:
 
     def draw(self, split: str, first: int, count: int) -> Task:
         """Batches ``first`` … ``first + count − 1``, stacked; those of ``val`` are other draws of the same classes."""
-        own, counts, starts = (
-            torch.as_tensor(v) for v in (self.tasks.classes["train"], self.tasks.images.counts, self.tasks.images.starts)
-        )
+        own, counts, starts = (self.tasks._numbers[what] for what in ("train", "counts", "starts"))
         keys = torch.stack(
             [torch.rand(2, self.size, generator=generator_of(self.seed, split, i, "batch")) for i in range(first, first + count)]
         )
