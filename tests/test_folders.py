@@ -35,7 +35,7 @@ def drawn(name: str, k: int) -> Image.Image:
     """Ink of a class as bright pixels on black: stripes across, none, or stripes down."""
     pixels = numpy.zeros((12, 12), numpy.uint8)
     if name != "blank":
-        pixels[k % 3 :: 3] = 200 + k
+        pixels[1::3] = 150 + 10 * k
     return Image.fromarray(pixels.T if name == "down" else pixels)
 
 

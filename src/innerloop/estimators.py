@@ -30,6 +30,10 @@ from innerloop.params import Params
 class FewShot(BaseEstimator):
     """What ``FewShotClassifier`` and ``FewShotRegressor`` share."""
 
+    learner_: Learner
+    params_: Params
+    shape_: torch.Size
+
     def __init__(
         self,
         run: str | Path | Learner | None = None,
@@ -73,7 +77,8 @@ class FewShot(BaseEstimator):
         return predict_with(self.learner_, self.params_, x).double().cpu()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "learner_"}  # its steps are functions
+        state: Any = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "learner_"}  # its steps are functions
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -181,6 +186,11 @@ class Standardised(nn.Module):
     In double precision: scikit-learn expects of an estimator that predictions do not depend on
     the size of a batch beyond 1e-7.
     """
+
+    x_mean: nn.Parameter
+    x_sd: nn.Parameter
+    y_mean: nn.Parameter
+    y_sd: nn.Parameter
 
     def __init__(self, shape: Sequence[int], outputs: int, generator: torch.Generator):
         super().__init__()

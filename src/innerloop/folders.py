@@ -42,7 +42,7 @@ class Predictions:
     def best(self) -> list[tuple[str, float]]:
         """The most probable class of each file, and its probability."""
         values, numbers = self.probabilities.max(1)
-        return [(self.classes[k], p) for k, p in zip(numbers.tolist(), values.tolist(), strict=True)]
+        return [(self.classes[int(k)], p) for k, p in zip(numbers.tolist(), values.tolist(), strict=True)]
 
     def csv(self) -> str:
         """A line of names, then one for each file: the file, its prediction, the probability of every class."""

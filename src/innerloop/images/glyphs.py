@@ -53,6 +53,7 @@ EM = 0.75  # of the image's side
 MIDDLE = 0.26  # of the em above the baseline: halfway between the lowest and the highest letters
 ROOM = 0.86  # of the side, that an upright character may take
 FINER = 2  # drawn so many times finer in each direction, then averaged
+ALIKE = 0.25  # squared distance of bitmaps, in bright pixels of 28 × 28, below which they look the same
 WORTH_KEEPING = 2.0  # seconds of work
 
 
@@ -76,10 +77,10 @@ def glyphs(size: int = 28, per_class: int = 20, seed: int = 0) -> Images:
     A class is a character, such as ``Greek/U+03B1 small letter alpha`` of the group ``Greek``.
     Its images go through the font faces that have it, each image turned by up to 10°, sheared
     by up to 0.15, scaled by up to 10 % and shifted by up to 2 of 28 pixels. Characters that look
-    the same are one class; those of accents and other parts (by Unicode's decomposition) and
-    those in fewer than three faces are left out. The set is a function of the arguments,
-    the fonts and the version of Pillow that draws them. What took longer than two seconds is
-    kept in the folder ``INNERLOOP_DATA``, by default ``~/.cache/innerloop/data``.
+    the same in their base face are one class; those of a letter and its accents (by Unicode's
+    decomposition) and those in fewer than three faces are left out. The set is a function of
+    the arguments, the fonts and the version of Pillow that draws them. What took longer than
+    two seconds is kept in the folder ``INNERLOOP_DATA``, by default ``~/.cache/innerloop/data``.
 
     Args:
         size: side of an image in pixels, 8 or more.
@@ -99,14 +100,10 @@ def glyphs(size: int = 28, per_class: int = 20, seed: int = 0) -> Images:
     if (kept / INDEX).is_file():
         return open_images(kept)
     faces = _faces(size * EM * FINER)
-    base: dict[bytes, tuple[str, int]] = {}  # a bitmap is its first character's
-    for script, code in _characters(faces):
-        drawn = _drawn(_glyph(faces[_having(faces, code)[0]][0], code, size), size)
-        if drawn.any():
-            base.setdefault(drawn.tobytes(), (script, code))
+    found = _different(list(_characters(faces)), faces, size)
     classes = []
-    with bar("drawing characters", len(base)) as shown:
-        for done, (script, code) in enumerate(base.values(), 1):
+    with bar("drawing characters", len(found)) as shown:
+        for done, (script, code) in enumerate(found, 1):
             classes.append(Class(_name(script, code), _instances(faces, code, size, per_class, seed), script))
             shown.to(done)
     built = images("glyphs", classes)
@@ -131,7 +128,7 @@ def glyph_split(set_: Images, parts: Sequence[float] = (0.60, 0.15, 0.25)) -> di
 
     >>> pixels = numpy.zeros((1, 8, 8, 1), numpy.uint8)
     >>> glyph_split(images("toy", [Class(f"{group}{k}", pixels, group) for group in "abcd" for k in range(5)]))
-    {'train': [0, 1, 2, 3, 4, 10, 11, 12, 13, 14], 'val': [15, 16, 17, 18, 19], 'test': [5, 6, 7, 8, 9]}
+    {'train': [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 'val': [15, 16, 17, 18, 19], 'test': [10, 11, 12, 13, 14]}
     """
     members: dict[str, list[int]] = defaultdict(list)
     for number, group in enumerate(set_.groups):
@@ -181,6 +178,21 @@ def _characters(faces: Sequence[tuple[Any, set[int]]]) -> Iterator[tuple[str, in
                     yield script, code
 
 
+def _different(characters: Sequence[tuple[str, int]], faces: Sequence[tuple[Any, set[int]]], size: int) -> list[tuple[str, int]]:
+    """The characters that leave ink, and look like none before them."""
+    # Whole numbers, which double precision adds exactly in any order: the same are left out on every machine.
+    bitmaps = numpy.stack([_upright(faces, code, size).ravel() for _, code in characters]).astype(numpy.float64)
+    ink = (bitmaps**2).sum(1)
+    alike = ink[:, None] + ink - 2 * bitmaps @ bitmaps.T < ALIKE * 255**2 * (size / 28) ** 2
+    return [character for k, character in enumerate(characters) if ink[k] and not alike[k, :k].any()]
+
+
+def _upright(faces: Sequence[tuple[Any, set[int]]], code: int, size: int) -> numpy.ndarray:
+    """A character in its base face, as it is."""
+    font, _ = faces[_having(faces, code)[0]]
+    return _drawn(_glyph(font, code, size), size)
+
+
 def _having(faces: Sequence[tuple[Any, set[int]]], code: int) -> list[int]:
     return [k for k, (_, codes) in enumerate(faces) if code in codes]
 
@@ -197,12 +209,14 @@ def _glyph(font: Any, code: int, size: int) -> Glyph:
     left, top, right, bottom = font.getbbox(sign, anchor="ls")
     ink = Image.new("L", (max(right - left, 0) + 2, max(bottom - top, 0) + 2))
     ImageDraw.Draw(ink).text((1 - left, 1 - top), sign, fill=255, font=font, anchor="ls")
-    centre = font.getlength(sign) / 2, -MIDDLE * font.size
-    reach = max(abs(edge - middle) for edge, middle in zip((left, right, top, bottom), (*centre[:1] * 2, *centre[1:] * 2), strict=True))
-    return Glyph(ink, (centre[0] + 1 - left, centre[1] + 1 - top), min(1.0, ROOM * size * FINER / 2 / max(reach, 1)))
+    x, y = font.getlength(sign) / 2, -MIDDLE * font.size
+    reach = max(x - left, right - x, y - top, bottom - y, 1.0)
+    return Glyph(ink, (x + 1 - left, y + 1 - top), min(1.0, ROOM * size * FINER / 2 / reach))
 
 
-def _drawn(glyph: Glyph, size: int, turn: float = 0.0, shear: float = 0.0, scale: float = 1.0, shift: Sequence[float] = (0.0, 0.0)) -> Any:
+def _drawn(
+    glyph: Glyph, size: int, turn: float = 0.0, shear: float = 0.0, scale: float = 1.0, shift: Sequence[float] = (0.0, 0.0)
+) -> numpy.ndarray:
     """The glyph as uint8 ``[size, size, 1]``; turn in radians, shift in parts of the side."""
     from PIL import Image
 
