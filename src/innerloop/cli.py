@@ -22,6 +22,7 @@ from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import InputError, nearest
 from innerloop.evaluate import Scores, compare, evaluate, predict
 from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, adapts, folder_of, prior_of, trial_of
+from innerloop.folders import input_shape, predict_images
 from innerloop.images.commands import DATA
 from innerloop.train import Diverged, Stopped
 
@@ -166,19 +167,31 @@ def compare_(given: Compare) -> None:
 
 @dataclass(frozen=True)
 class Adapt:
-    """Adapt a trained run to labelled examples and predict: CSV in, CSV out."""
+    """Adapt a trained run to labelled examples and predict: CSV in, CSV out, or folders of images."""
 
     run: Positional[Path]
     """the run's folder"""
     support: Path
-    """CSV of examples: inputs, then the outputs in the last columns; a line of names may come first"""
+    """CSV of examples: inputs, then the outputs in the last columns; a line of names may come first.
+    Or a folder of class folders of images"""
     query: Path
-    """CSV of inputs to predict at"""
+    """CSV of inputs to predict at, or a folder of images"""
     steps: int | None = None
     """steps of adaptation; as many as the run scored by default"""
+    out: Path | None = None
+    """write the predictions into this CSV file; for images, with the probability of every class"""
+    size: int | None = None
+    """of images: height and width that the network takes, where the run does not tell"""
+    invert: bool = False
+    """of images: make dark bright, for dark ink on light paper where training had bright ink on black"""
 
 
 def adapt_(given: Adapt) -> None:
+    if given.support.is_dir():
+        _adapt_to_images(given)
+        return
+    if given.invert or given.size is not None:
+        raise InputError(f"--size and --invert are of images, but {given.support} is no folder of them; leave them out")
     support, query = _numbers(given.support), _numbers(given.query)
     inputs = len(query[0])
     if inputs >= len(support[0]):
@@ -186,8 +199,25 @@ def adapt_(given: Adapt) -> None:
             f"{given.support} has {len(support[0])} columns and {given.query} {inputs}; the support needs its outputs behind the inputs"
         )
     x, y = [row[:inputs] for row in support], [row[inputs:] for row in support]
-    for row in predict(experiments.load(given.run), (x, y), query, given.steps).tolist():
-        print(",".join(f"{value:.6g}" for value in row))
+    rows = predict(experiments.load(given.run), (x, y), query, given.steps).tolist()
+    lines = "".join(",".join(f"{value:.6g}" for value in row) + "\n" for row in rows)
+    if given.out:
+        checkpoint.write_whole(given.out, lines)
+    else:
+        print(lines, end="")
+
+
+def _adapt_to_images(given: Adapt) -> None:
+    if given.size is not None and given.size < 1:
+        raise InputError(f"size is {given.size}; give the height and width in pixels, 1 or more")
+    learner = experiments.load(given.run)
+    found = predict_images(learner, given.support, given.query, input_shape(given.run, given.size), invert=given.invert, steps=given.steps)
+    table = Table("file", "prediction", Column("probability", justify="right"), box=None, pad_edge=False)
+    for file, (name, probability) in zip(found.files, found.best, strict=True):
+        table.add_row(str(file), name, f"{probability:.3f}")
+    out.print(table)
+    if given.out:
+        checkpoint.write_whole(given.out, found.csv())
 
 
 def _numbers(path: Path) -> list[list[float]]:

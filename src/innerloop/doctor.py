@@ -13,14 +13,14 @@ import torch
 from innerloop.environment import cpu
 from innerloop.models import kernels
 
-EXTRAS = {"rl": ("gymnasium", "mujoco"), "track": ("tensorboard",), "hub": ("datasets",)}
+EXTRAS = {"rl": ("gymnasium", "mujoco"), "track": ("tensorboard",), "hub": ("datasets",), "sklearn": ("scikit-learn",)}
 
 
 def checks() -> Iterator[tuple[str, bool | None, str]]:
     """What is looked at, whether it is right (None where it is only missing), and what it found or what would do."""
     yield "python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield "processor", True, f"{cpu()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
-    for package in ("innerloop", "torch", "numpy", "safetensors", "tyro", "rich", "matplotlib"):
+    for package in ("innerloop", "torch", "numpy", "safetensors", "tyro", "rich", "matplotlib", "pillow"):
         found = installed(package)
         yield package, found is not None, found or f"missing; pip install {package}"
     if torch.cuda.is_available():

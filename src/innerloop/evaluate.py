@@ -173,6 +173,29 @@ def tune(
     return (max if highest else min)(scores, key=lambda rate: scores[rate]), scores
 
 
+def adapted(learner: Learner, support: tuple[Any, Any], steps: int | None = None) -> Params:
+    """The prior adapted to a handful of labelled examples: what ``predict`` predicts with.
+
+    Args:
+        support: the examples, ``(x, y)``: tensors, arrays or nested lists.
+        steps: of adaptation; by default as many as the learner takes.
+
+    Raises:
+        InputError: the examples hold NaN or do not fit the network, or adaptation diverges.
+    """
+    x, y = _given(learner, support)
+    if len(x) != len(y):
+        raise InputError(f"the support has {len(x)} x but {len(y)} y; give one y for each x")
+    going = learner if steps is None else learner.taking(steps)
+    with torch.no_grad():
+        params = going.adapt(learner.prior, (x, y))[-1]
+    if wrong := [name for name, p in params.items() if not p.isfinite().all()]:
+        raise InputError(
+            f"adapting to the support makes {wrong[0]} infinite; scale the examples like those of training, or take fewer steps"
+        )
+    return params
+
+
 def predict(learner: Learner, support: tuple[Any, Any], x: Any, steps: int | None = None) -> Tensor:
     """Predictions at ``x`` of the learner adapted to a handful of labelled examples.
 
@@ -182,24 +205,51 @@ def predict(learner: Learner, support: tuple[Any, Any], x: Any, steps: int | Non
         steps: of adaptation; by default as many as the learner takes.
 
     Raises:
-        InputError: the examples hold NaN, or do not fit the network.
+        InputError: the examples hold NaN or do not fit the network, or adaptation diverges.
 
     >>> from innerloop import maml, mlp, mse
     >>> net = mlp(1, 8, 1)
     >>> predict(maml(net, mse(net)), ([[0.0], [1.0]], [[0.0], [0.8]]), [[0.5]]).shape
     torch.Size([1, 1])
     """
+    [x] = _given(learner, [x])
+    return predict_with(learner, adapted(learner, support, steps), x)
+
+
+def predict_with(learner: Learner, params: Params, x: Any) -> Tensor:
+    """Predictions at ``x`` of parameters that ``adapted`` gave."""
     if learner.model is None:
         raise InputError("the learner has no model to predict with; build it from a network")
-    kind = next(iter(learner.prior.values()), torch.empty(0))
-    given = [torch.as_tensor(part, dtype=kind.dtype if _real(part) else None, device=kind.device) for part in (*support, x)]
-    if not all(t.isfinite().all() for t in tensors(given)):
-        raise InputError("the examples hold NaN or infinity; leave those points out")
-    if len(given[0]) != len(given[1]):
-        raise InputError(f"the support has {len(given[0])} x but {len(given[1])} y; give one y for each x")
-    going = learner if steps is None else learner.taking(steps)
     with torch.no_grad():
-        return learner.model(going.adapt(learner.prior, (given[0], given[1]))[-1], given[2])
+        return learner.model(params, *_given(learner, [x]))
+
+
+def check_classes(learner: Learner, x: Any, classes: int) -> None:
+    """See that a classifier's head has an output for each class.
+
+    Args:
+        x: examples of the support, which show the network's outputs.
+        classes: how many the support has.
+
+    Raises:
+        InputError: it has fewer; surplus outputs do no harm.
+    """
+    start = learner.taking(0)
+    outputs = predict_with(start, adapted(start, (x, torch.zeros(len(x), dtype=torch.long))), x)
+    if outputs.ndim != 2 or outputs.shape[1] < classes:
+        has = f"{outputs.shape[1]} outputs" if outputs.ndim == 2 else f"outputs of shape {list(outputs.shape[1:])}"
+        raise InputError(
+            f"the support has {classes} classes but the learner's head has {has}; give fewer classes, or train one of more ways"
+        )
+
+
+def _given(learner: Learner, parts: Sequence[Any]) -> list[Tensor]:
+    """What a user gives, as tensors of the prior's kind and place."""
+    kind = next(iter(learner.prior.values()), torch.empty(0))
+    given = [torch.as_tensor(part, dtype=kind.dtype if _real(part) else None, device=kind.device) for part in parts]
+    if not all(t.isfinite().all() for t in given):
+        raise InputError("the examples hold NaN or infinity; leave those points out")
+    return given
 
 
 def _real(part: Any) -> bool:

@@ -9,8 +9,7 @@ from torch import nn
 
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import ACCURACY, Experiment, Settings, Trial
-from innerloop.images import found, split_of
-from innerloop.images.splits import PARTS
+from innerloop.images import classes_of, found, split_of
 from innerloop.learner import Learner
 from innerloop.losses import cross_entropy, cross_entropy_per_shot
 from innerloop.methods import (
@@ -78,13 +77,14 @@ class FewShot(Settings):
 
 def opened(settings: FewShot, queries: int) -> ImageTasks:
     """The set's tasks as MAML's code draws them."""
-    images, split = found(settings.data), split_of(settings.split)
+    images = found(settings.data)
     ours = (settings.channels, settings.size, settings.size)
     if images.shape != ours:
         theirs, wanted = (" × ".join(map(str, shape)) for shape in (images.shape, ours))
         raise InputError(f"the images of {settings.data} are {theirs} and the experiment's {wanted}; build them anew with that size")
-    classes = {part: split.of(images, part) for part in PARTS if getattr(split, part)}
-    return ImageTasks(images, classes, settings.ways, settings.shots, queries, turns=settings.turns, seed=settings.seed)
+    return ImageTasks(
+        images, classes_of(images, settings.split), settings.ways, settings.shots, queries, turns=settings.turns, seed=settings.seed
+    )
 
 
 def tasks_of(settings: FewShot, queries: int) -> Source:

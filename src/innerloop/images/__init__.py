@@ -2,9 +2,10 @@
 
 from innerloop.images.decode import from_arrays
 from innerloop.images.fetch import build, check, found, get, place, sets, split_for
+from innerloop.images.glyphs import glyph_split, glyphs
 from innerloop.images.pickles import from_cifar100, from_pickle
 from innerloop.images.read import from_csv, from_folder, from_hub, from_npz, from_paths, from_zips
-from innerloop.images.splits import Split, known_splits, split_of
+from innerloop.images.splits import Split, classes_of, known_splits, split_of
 from innerloop.images.store import Class, Images, images, open_images, save, write
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Split",
     "build",
     "check",
+    "classes_of",
     "found",
     "from_arrays",
     "from_cifar100",
@@ -24,6 +26,8 @@ __all__ = [
     "from_pickle",
     "from_zips",
     "get",
+    "glyph_split",
+    "glyphs",
     "images",
     "known_splits",
     "open_images",

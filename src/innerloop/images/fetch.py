@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from innerloop.errors import InputError, nearest
+from innerloop.images.glyphs import glyphs
 from innerloop.images.read import from_paths
 from innerloop.images.splits import PARTS, Split, split_of
 from innerloop.images.store import INDEX, PIXELS, Images, checksum, open_images, write
@@ -129,6 +130,8 @@ def found(name: str) -> Images:
     """
     if (place(name) / INDEX).is_file():
         return open_images(place(name))
+    if name == "glyphs":
+        return glyphs()
     if name not in KNOWN:
         raise InputError(f"no set {name!r}; {nearest(name, {*KNOWN, *built()})}, or innerloop data build {name} --from PATH")
     known = KNOWN[name]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from innerloop.errors import InputError, nearest
+from innerloop.images.glyphs import glyph_split
 from innerloop.images.store import Images
 
 PARTS = ("train", "val", "test")
@@ -90,6 +91,18 @@ def split_of(name: str | Path) -> Split:
     if Path(name).suffix != ".json":
         raise InputError(f"no split {str(name)!r}; {nearest(str(name), known_splits())}, or a .json file of your own")
     return Split(Path(name).stem, **_parts(_read(Path(name)), Path(name)))
+
+
+def classes_of(images: Images, split: str) -> dict[str, list[int]]:
+    """Numbers of a set's classes for each part that a split has; of ``glyphs`` the split is made of the set.
+
+    Raises:
+        InputError: there is no such split, or the set lacks its classes.
+    """
+    if split == "glyphs":
+        return glyph_split(images)
+    named = split_of(split)
+    return {part: named.of(images, part) for part in PARTS if getattr(named, part)}
 
 
 @cache
