@@ -109,7 +109,7 @@ def trial(settings: FewShot, build: Callable[..., Learner], net: nn.Module) -> T
     loss = cross_entropy_per_shot(net, settings.shots)
 
     def scored(prior: Params, rate: float) -> Learner:
-        return replace(build(net, loss, max(settings.test_steps, 1), rate), prior=prior)
+        return replace(build(net, loss, settings.steps, rate), prior=prior).taking(max(settings.test_steps, 1))
 
     return Trial(
         learner=build(net, loss, settings.steps, settings.rate),
