@@ -9,7 +9,7 @@ import torch
 import innerloop as il
 from innerloop import InputError
 from innerloop.images import Class, Images, images, open_images, save
-from innerloop.tasks import ImageBatches, ImageTasks
+from innerloop.tasks import ImageBatches, ImageTasks, VariedTasks
 from innerloop.tasks.images import BLOCK
 
 SPLIT = {"train": range(12), "val": range(12, 18), "test": range(18, 24)}
@@ -178,3 +178,59 @@ def test_accuracy_before_adaptation_is_chance() -> None:
     learner = il.maml(net, il.cross_entropy(net), steps=1, rate=0.4)
     scores = il.evaluate(learner, tasks, 1, 200, metric=lambda prediction, y: (prediction.argmax(-1) == y).float().mean())
     assert abs(scores.mean[0] - 0.2) < 2 * scores.interval[0]
+
+
+def varied(**how: int) -> VariedTasks:
+    first = ImageTasks(coded(counts=(20, 8)), {"train": range(12), "test": range(12, 24)}, ways=1, shots=1, queries=1)
+    second = ImageTasks(coded(classes=9, counts=(30,)), {"train": range(9)}, ways=1, shots=1, queries=1)
+    return VariedTasks({"first": first, "second": second}, **({"fewest": 3, "most": 10} | how))
+
+
+def test_varied_tasks_differ_in_ways_and_shots() -> None:
+    source = varied()
+    ways, shots, sizes = set(), set(), set()
+    for k in range(60):
+        (x, y), (query_x, query_y) = (tuple(t[0] for t in part) for part in source.draw("train", k, 1))
+        n = int(y.max()) + 1
+        each, asked = torch.bincount(y), torch.bincount(query_y)
+        assert len(each) == len(asked) == n
+        assert each.min() >= 1
+        assert (asked == asked[0]).all()
+        assert 1 <= asked[0] <= 10
+        (kind, number), (query_kind, query_number) = who(x), who(query_x)
+        shown = {*zip(kind.tolist(), number.tolist(), strict=True)}
+        assert len(shown) == len(x)
+        assert not shown & {*zip(query_kind.tolist(), query_number.tolist(), strict=True)}, "no image is in both"
+        label = {int(c): int(y[kind == c][0]) for c in kind.unique()}
+        assert all(label[c] == t for c, t in zip([*kind.tolist(), *query_kind.tolist()], [*y.tolist(), *query_y.tolist()], strict=True))
+        ways.add(n)
+        shots |= {*each.tolist()}
+        sizes.add(len(x))
+    assert ways == set(range(3, 11))
+    assert len(shots) > 8
+    assert len(sizes) > 30
+    assert max(sizes) <= 500
+
+
+def test_varied_tasks_of_one_set_where_the_other_has_no_such_split() -> None:
+    kinds = {int(k) for n in range(40) for k in who(varied().draw("test", n, 1).support[0])[0].unique()}
+    assert kinds == set(range(12, 24))
+    with pytest.raises(InputError, match="no set has a split 'val'"):
+        varied().draw("val", 0, 1)
+    with pytest.raises(InputError, match="2 tasks of different shapes cannot be stacked; draw one at a time"):
+        varied().draw("train", 0, 2)
+    several = varied(fewest=12, most=12)
+    with pytest.raises(InputError, match="coded has 9 classes of 2 images or more in 'train', fewer than 12 ways"):
+        list(map(lambda k: several.draw("train", k, 1), range(20)))
+
+
+def test_training_on_varied_tasks() -> None:
+    torch.manual_seed(0)
+    net = il.models.convnet((1, 6, 6), 10, 4, blocks=1)
+    learner = il.fomaml(net, il.cross_entropy(net), steps=2, rate=0.1)
+    rows: list[dict] = []
+    trained = il.train(learner, varied(), 12, meta_batch=1, validation_tasks=0, progress=False, log=rows.append)
+    assert rows[0]["engine"] == "loop"
+    scores = il.evaluate(trained, varied(), 2, 20, metric=il.accuracy)
+    torch.testing.assert_close(il.evaluate(trained, varied(), 2, 20, metric=il.accuracy, chunk=1).values, scores.values)
+    assert len(scores.values) == 20

@@ -24,7 +24,8 @@ def noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "split.json").write_text(
         '{"train": ["0", "1", "2", "3", "4", "5"], "val": ["6", "7", "8", "9", "10"], "test": ["11", "12", "13", "14", "15"]}'
     )
-    for name, shape in (("omniglot", (8, 8, 1)), ("mini-imagenet", (16, 16, 3))):
+    colour = (16, 16, 3)
+    for name, shape in {"omniglot": (8, 8, 1), **dict.fromkeys(("mini-imagenet", "tiered-imagenet", "cifar-fs", "fc100"), colour)}.items():
         made = [Class(str(k), generator.integers(256, size=(20, *shape), dtype=numpy.uint8)) for k in range(16)]
         save(images(name, made), place(name))
 
@@ -45,6 +46,9 @@ KINDS = [
     "maml/mini-imagenet-5w1s@fine-tuned",
     "maml/mini-imagenet-5w1s@nearest",
     "maml/mini-imagenet-5w1s@matching",
+    "l2f/tiered-imagenet-5w1s@maml",
+    "l2f/cifar-fs-5w5s@maml",
+    "l2f/fc100-5w10s@maml",
 ]
 
 
@@ -81,7 +85,7 @@ def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
 def test_a_set_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INNERLOOP_DATA", str(tmp_path / "data"))
     [experiment] = experiments.find("maml/omniglot-5w1s")
-    with pytest.raises(InputError, match="omniglot is not in .*: innerloop data get omniglot fetches it"):
+    with pytest.raises(InputError, match=r"omniglot is not in .*: innerloop data get omniglot fetches it"):
         experiments.run(experiment, experiment.settings, Options(out=tmp_path / "runs", progress=False))
 
 

@@ -15,7 +15,7 @@ from innerloop.engine import each_task, in_precision
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task
 from innerloop.params import Params
-from innerloop.tasks import Source, on
+from innerloop.tasks import Source, most_together, on
 from innerloop.train import PRIOR, try_one
 
 Metric = Callable[[Any, Any], Tensor]
@@ -124,7 +124,7 @@ def evaluate(
 
     try_one(going, prior, onto(there.draw(split, 0, 1), device))
     with in_precision("float32", device):
-        values = each_task(scores, prior, draw, n_tasks, chunk)
+        values = each_task(scores, prior, draw, n_tasks, chunk or most_together(there))
     values = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
     return Scores(values, f"{n_tasks} of {split!r}, {digest.hexdigest()}")
 

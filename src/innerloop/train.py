@@ -25,7 +25,7 @@ from innerloop.errors import InputError
 from innerloop.learner import Learner, Task, task_loss
 from innerloop.params import Params
 from innerloop.progress import bar
-from innerloop.tasks import Source, named_source, on
+from innerloop.tasks import Source, most_together, named_source, on
 
 CHECKPOINT, PRIOR, METRICS = "checkpoint.safetensors", "prior.safetensors", "metrics.jsonl"
 
@@ -137,8 +137,9 @@ def train(
             a prior of the same names and shapes, whose values are not looked at. What is
             validated and given back is always ``learner``, so ``{0: other}`` trains its prior
             by another method.
-        engine: one of ``engine.ENGINES``; ``auto`` compiles where the run is long enough, and
-            chooses anew at each phase. A continued run keeps the plan of the phase it is in.
+        engine: one of ``engine.ENGINES``; ``auto`` compiles where the run is long enough and
+            tasks are of one shape, and chooses anew at each phase. A continued run keeps the plan
+            of the phase it is in.
         chunk: tasks that are in memory together.
         device: such as ``cpu`` or ``cuda``.
         precision: one of ``engine.PRECISIONS``, that products are computed in.
@@ -171,7 +172,10 @@ def train(
         raise InputError("the learner has no prior that could be trained; evaluate it as it is")
     if (resume or track) and out is None:
         raise InputError("resume and track need the folder of the run; give out=…")
-    asked = known = Plan.named(engine, chunk)
+    asked = Plan.named(engine, chunk)
+    if engine == "auto" and most_together(tasks):
+        asked = Plan(loop=True)  # each shape would be compiled anew
+    known = asked
     by_phase = _phases(learner, phases)
     params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
     outer = (optimizer or adam(outer_rate))(list(params.values()))
@@ -322,7 +326,7 @@ def _positive(**settings: float) -> None:
 def _validate(learner: Learner, params: Params, tasks: Source, n: int, device: str) -> float:
     with torch.random.fork_rng():  # a net's dropout draws here too; training must not depend on it
         draw = lambda first, count: onto(tasks.draw("val", first, count), device)  # noqa: E731
-        return each_task(task_loss(learner), params, draw, n).mean().item()
+        return each_task(task_loss(learner), params, draw, n, most_together(tasks)).mean().item()
 
 
 def try_one(learner: Learner, params: Params, batch: Task) -> None:

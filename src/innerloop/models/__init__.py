@@ -1,7 +1,7 @@
 """Networks of the papers: plain modules, no meta-learning inside."""
 
 from innerloop.models.context import WithContext
-from innerloop.models.convnets import ResNet12, convnet, mlp_classifier
+from innerloop.models.convnets import Norm, ResNet12, convnet, mlp_classifier
 from innerloop.models.mlp import Start, mlp
 
-__all__ = ["ResNet12", "Start", "WithContext", "convnet", "mlp", "mlp_classifier"]
+__all__ = ["Norm", "ResNet12", "Start", "WithContext", "convnet", "mlp", "mlp_classifier"]

@@ -2,6 +2,19 @@
 
 from innerloop.tasks.images import ImageBatches, ImageTasks
 from innerloop.tasks.sinusoids import FreshPoints, Sinusoids
-from innerloop.tasks.source import Deferred, Source, from_function, named_source, on
+from innerloop.tasks.source import Deferred, Source, from_function, most_together, named_source, on
+from innerloop.tasks.varied import VariedTasks
 
-__all__ = ["Deferred", "FreshPoints", "ImageBatches", "ImageTasks", "Sinusoids", "Source", "from_function", "named_source", "on"]
+__all__ = [
+    "Deferred",
+    "FreshPoints",
+    "ImageBatches",
+    "ImageTasks",
+    "Sinusoids",
+    "Source",
+    "VariedTasks",
+    "from_function",
+    "most_together",
+    "named_source",
+    "on",
+]

@@ -24,6 +24,11 @@ class Source(Protocol):
         ...
 
 
+def most_together(source: Source) -> int | None:
+    """How many of a source's tasks can be stacked, where they differ in shape; None for any number."""
+    return getattr(source, "together", None)
+
+
 def on(source: Source, device: str) -> Source:
     """The source with its tasks made on a device, where it can; otherwise itself."""
     move: Callable[[str], Source] | None = getattr(source, "on", None)
