@@ -221,7 +221,7 @@ def test_varied_tasks_of_one_set_where_the_other_has_no_such_split() -> None:
         varied().draw("train", 0, 2)
     several = varied(fewest=12, most=12)
     with pytest.raises(InputError, match="coded has 9 classes of 2 images or more in 'train', fewer than 12 ways"):
-        list(map(lambda k: several.draw("train", k, 1), range(20)))
+        [several.draw("train", k, 1) for k in range(20)]
 
 
 def test_training_on_varied_tasks() -> None:
