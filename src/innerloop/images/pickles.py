@@ -115,7 +115,8 @@ def _tiered(path: Path, pictures: Sequence[Any], held: Mapping[str, Any], part: 
     y = numpy.asarray(held.get("label_specific", held.get("labels", ())))
     if y.shape != (len(pictures),):
         raise InputError(f"there are {len(pictures)} images and labels of shape {list(y.shape)}; give the two files of one part")
-    # From the published list, not from label_general: where a superclass comes a second time, these files number it wrongly.
+    # From the published list and not from label_general, which the code that wrote these files gets wrong
+    # where a superclass comes a second time.
     known = {key: (wnid, group) for wnid, (word, group) in words("tiered").items() for key in (wnid, word)}
     said, found = held.get("label_specific_str"), Sources()
     for k, label in enumerate(y.tolist()):

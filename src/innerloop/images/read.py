@@ -83,7 +83,7 @@ def from_zips(paths: Iterable[str | Path], size: int = 28, release: bool = False
                     if alphabet and picture.endswith(".png") and not name.startswith("__MACOSX/"):
                         drawn = found.setdefault(f"{alphabet}/{character}", (alphabet, []))[1]
                         drawn.append((f"{path}/{name}", archive.read(name)))
-        except (BadZipFile, EOFError, zlib.error) as problem:
+        except (BadZipFile, EOFError, RuntimeError, zlib.error) as problem:
             raise damaged(path, problem) from problem
     if not found:
         raise InputError(f"{listed(paths)} holds no Alphabet/character01/….png; give images_background.zip and images_evaluation.zip")

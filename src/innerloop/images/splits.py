@@ -72,7 +72,7 @@ class Split:
             kind = "groups" if self.groups else "classes"
             raise InputError(
                 f"{images.name} lacks {len(absent)} of the {len(names)} {part} {kind} of split {self.name}, the first {absent[0]!r}; "
-                + ("take another split" if len(absent) == len(names) else "get the whole set, or do without them with missing='drop'")
+                + ("take another split" if len(absent) == len(names) else "get the whole set, or let missing be drop")
             )
         return [k for name in names for k in sorted(found.get(name, ()), key=lambda k: images.classes[k])]
 
