@@ -196,15 +196,15 @@ def test_phases_share_one_prior() -> None:
 
 
 def test_maml_plus_plus_trains_through_its_phases() -> None:
-    norm = nn.BatchNorm1d(8, track_running_stats=False)
-    net = nn.Sequential(nn.Linear(1, 8), norm, nn.Tanh(), nn.Linear(8, 1))
+    net = smooth_net(dtype=torch.float32)
+    net.insert(1, nn.BatchNorm1d(4, track_running_stats=False))
     how: dict[str, Any] = {"steps": 2, "rate": 0.05}
     start = il.maml_plus_plus(net, il.mse(net), **how)
     phases = il.maml_plus_plus_phases(net, il.mse(net), **how, iterations=200, first_order=0.25, multi_step=0.5, levels=2)
     assert list(phases) == [0, 50, 100]
     trained = il.train(start, SOURCE, 200, phases=phases, schedule=il.cosine(200, 1e-5), outer_rate=1e-2, progress=False)
     before, after = (il.evaluate(x, SOURCE, n_tasks=100).mean for x in (start, trained))
-    assert after[2] < 0.8 * before[2]
+    assert after[2] < 0.9 * before[2]
     assert (trained.prior["norm.net.1.weight"][0] - trained.prior["norm.net.1.weight"][1]).abs().max() > 1e-3
     assert after.shape == (3,)
 

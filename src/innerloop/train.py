@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -63,13 +64,13 @@ def adam(rate: float, clip: float | None = None) -> Callable[[list[Tensor]], Opt
     def build(params: list[Tensor]) -> Optimizer:
         outer = torch.optim.Adam(params, rate, fused=True)
         if clip is not None:
-            outer.register_step_pre_hook(lambda *step: _clip(params, clip))
+            outer.register_step_pre_hook(partial(_clip, params, clip))
         return outer
 
     return build
 
 
-def _clip(params: list[Tensor], bound: float) -> None:
+def _clip(params: list[Tensor], bound: float, *step: object) -> None:
     for p in params:
         if p.grad is not None:
             p.grad = p.grad.clamp(-bound, bound)
