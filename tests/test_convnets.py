@@ -8,6 +8,7 @@ import innerloop as il
 from innerloop import InputError, Task
 from innerloop.engine import ENGINES, Plan, meta_gradient
 from innerloop.models import ResNet12, WithContext, convnet, mlp_classifier
+from innerloop.params import named
 
 COLOUR, GREY = (3, 84, 84), (1, 28, 28)
 
@@ -39,12 +40,12 @@ def test_a_residual_network_as_printed_and_as_released() -> None:
     printed, released = ResNet12(COLOUR, 5), ResNet12(COLOUR, 5, released=True)
     assert printed.head.in_features == 512 * 5 * 5
     assert released.head.in_features == 512
-    assert released.blocks(torch.zeros(1, 3, 84, 84)).shape == (1, 512, 11, 11)
+    assert released.get_submodule("blocks")(torch.zeros(1, 3, 84, 84)).shape == (1, 512, 11, 11)
 
 
 def test_starts() -> None:
     net = convnet(GREY, 20, 64, strided=True, mean=True, head="normal", generator=torch.Generator().manual_seed(0))
-    conv, head = net.block2.conv, net.head
+    conv, head = net.get_submodule("block2.conv"), net.get_submodule("head")
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(head, nn.Linear)
     assert conv.weight.abs().max() <= (6 / (2 * 9 * 64)) ** 0.5
@@ -53,7 +54,7 @@ def test_starts() -> None:
     assert not head.bias.any()
     again = convnet(GREY, 20, 64, strided=True, mean=True, head="normal", generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(dict(net.named_parameters()), dict(again.named_parameters()), rtol=0, atol=0)
-    assert mlp_classifier(GREY, 5).head.weight.abs().max() <= 0.02  # pyright: ignore[reportAttributeAccessIssue]
+    assert named("net", mlp_classifier(GREY, 5))["net.head.weight"].abs().max() <= 0.02
 
 
 def test_images_too_small() -> None:

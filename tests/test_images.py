@@ -1,5 +1,6 @@
 """Image sets and N-way K-shot tasks: what a task is made of, and what is refused."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -9,6 +10,7 @@ import torch
 import innerloop as il
 from innerloop import InputError
 from innerloop.images import Class, Images, images, open_images, save
+from innerloop.models import convnet
 from innerloop.tasks import ImageBatches, ImageTasks, VariedTasks
 from innerloop.tasks.images import BLOCK
 
@@ -145,7 +147,7 @@ def test_batches_of_all_classes() -> None:
 )
 def test_tasks_that_cannot_be_drawn(how: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ImageTasks(coded(), SPLIT, **({"ways": 3, "shots": 1, "queries": 2} | how))
+        partial(ImageTasks, coded(), SPLIT, ways=3, shots=1, queries=2)(**how)
 
 
 def test_a_split_that_is_not_there() -> None:
@@ -174,7 +176,7 @@ def test_accuracy_before_adaptation_is_chance() -> None:
     generator = torch.Generator().manual_seed(0)
     made = [Class(str(k), torch.randint(256, (20, 8, 8, 1), dtype=torch.uint8, generator=generator).numpy()) for k in range(30)]
     tasks = ImageTasks(images("noise", made), {"test": range(30)}, ways=5, shots=1, queries=5)
-    net = il.models.convnet((1, 8, 8), 5, 8, blocks=2, generator=generator)
+    net = convnet((1, 8, 8), 5, 8, blocks=2, generator=generator)
     learner = il.maml(net, il.cross_entropy(net), steps=1, rate=0.4)
     scores = il.evaluate(learner, tasks, 1, 200, metric=lambda prediction, y: (prediction.argmax(-1) == y).float().mean())
     assert abs(scores.mean[0] - 0.2) < 2 * scores.interval[0]
@@ -226,7 +228,7 @@ def test_varied_tasks_of_one_set_where_the_other_has_no_such_split() -> None:
 
 def test_training_on_varied_tasks() -> None:
     torch.manual_seed(0)
-    net = il.models.convnet((1, 6, 6), 10, 4, blocks=1)
+    net = convnet((1, 6, 6), 10, 4, blocks=1)
     learner = il.fomaml(net, il.cross_entropy(net), steps=2, rate=0.1)
     rows: list[dict] = []
     trained = il.train(learner, varied(), 12, meta_batch=1, validation_tasks=0, progress=False, log=rows.append)

@@ -67,7 +67,9 @@ def convnet(
         layers["mean"] = nn.AdaptiveAvgPool2d(1)
     layers["flat"] = nn.Flatten()
     layers["head"] = nn.Linear(widths[-1] * (1 if mean else size[0] * size[1]), classes)
-    return _started(nn.Sequential(layers), head, generator)
+    net = nn.Sequential(layers)
+    _start(net, head, generator)
+    return net
 
 
 def mlp_classifier(
@@ -142,7 +144,7 @@ class ResNet12(nn.Module):
         self.blocks = nn.Sequential(blocks)
         self.flat = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()) if released else nn.Flatten()
         self.head = nn.Linear(filters[-1] * (1 if released else size[0] * size[1]), classes)
-        _started(self, "xavier", generator)
+        _start(self, "xavier", generator)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.flat(self.blocks(x)))
@@ -175,7 +177,7 @@ def batch_norm(features: int, norm: Norm, eps: float = 1e-5, images: bool = True
     return layer
 
 
-def _started(net: nn.Module, head: HeadStart, generator: torch.Generator | None) -> nn.Module:
+def _start(net: nn.Module, head: HeadStart, generator: torch.Generator | None) -> None:
     layers = [layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
     for layer in layers:
         nn.init.xavier_uniform_(layer.weight, generator=generator)
@@ -183,7 +185,6 @@ def _started(net: nn.Module, head: HeadStart, generator: torch.Generator | None)
             nn.init.zeros_(layer.bias)
     if head == "normal":
         nn.init.normal_(layers[-1].weight, generator=generator)
-    return net
 
 
 def _block(inputs: int, outputs: int, strided: bool, slope: float, bias: bool, norm: Norm, eps: float) -> nn.Sequential:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -46,7 +46,7 @@ def generator_of(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def from_blocks(block: Callable[[int], Task], size: int, first: int, count: int) -> Task:
+def from_blocks(block: Callable[[int], Any], size: int, first: int, count: int) -> Any:
     """Tasks ``first`` … of a sequence that is made in blocks of ``size``; ``block(b)`` gives one."""
     parts, number = [], first
     while number < first + count:
