@@ -214,6 +214,6 @@ def cells(
             margins={case: {settings.test_steps: margin}} if value else {},
             metric=ACCURACY,
             cost=cost,
-            needs=(settings.data,),
+            needs=() if settings.data == "glyphs" else (settings.data,),
             **about,
         )
