@@ -12,7 +12,7 @@ from torch import nn
 import innerloop as il
 from innerloop import InputError, Learner, Task, folders
 from innerloop.cli import main
-from innerloop.folders import input_shape, predict_images
+from innerloop.folders import input_colours, input_shape, predict_images
 
 SHAPE = (1, 12, 12)
 CLASSES = ["across", "blank", "down"]
@@ -94,6 +94,27 @@ def test_dark_ink_is_inverted_when_asked_for(support: Path, query: Path, tmp_pat
             dark = image.convert("L").point([255 - k for k in range(256)])
         dark.save(file)
     torch.testing.assert_close(predict_images(learner_of(), support, query, SHAPE, invert=True).probabilities, bright.probabilities)
+
+
+def test_images_are_scaled_as_in_training(support: Path, query: Path, tmp_path: Path) -> None:
+    """A network that scales by itself, and one that gets scaled images, say the same."""
+
+    class Scaled(nn.Module):
+        def __init__(self, net: nn.Module):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net((x - 0.3) / 0.2)
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(144, 4))
+    inside, outside = (il.maml(n, il.cross_entropy(n), steps=3, rate=0.1) for n in (Scaled(net), net))
+    expected = predict_images(inside, support, query, SHAPE, progress=False).probabilities
+    found = predict_images(outside, support, query, SHAPE, mean=(0.3,), sd=(0.2,), progress=False).probabilities
+    torch.testing.assert_close(found, expected)
+    (tmp_path / "run.json").write_text('{"settings": {"colours": "cifar"}}')
+    assert input_colours(tmp_path) == ((0.5071, 0.4847, 0.4408), (0.2675, 0.2565, 0.2761))
+    assert input_colours(tmp_path / "nothing") == ((0.0,), (1.0,))
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import InputError, nearest
 from innerloop.evaluate import Scores, compare, evaluate, predict
 from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, adapts, folder_of, prior_of, trial_of
-from innerloop.folders import input_shape, predict_images
+from innerloop.folders import input_colours, input_shape, predict_images
 from innerloop.images.commands import DATA
 from innerloop.train import Diverged, Stopped
 
@@ -211,7 +211,8 @@ def _adapt_to_images(given: Adapt) -> None:
     if given.size is not None and given.size < 1:
         raise InputError(f"size is {given.size}; give the height and width in pixels, 1 or more")
     learner = experiments.load(given.run)
-    found = predict_images(learner, given.support, given.query, input_shape(given.run, given.size), invert=given.invert, steps=given.steps)
+    shape, (mean, sd) = input_shape(given.run, given.size), input_colours(given.run)
+    found = predict_images(learner, given.support, given.query, shape, invert=given.invert, mean=mean, sd=sd, steps=given.steps)
     table = Table("file", "prediction", Column("probability", justify="right"), box=None, pad_edge=False)
     for file, (name, probability) in zip(found.files, found.best, strict=True):
         table.add_row(str(file), name, f"{probability:.3f}")

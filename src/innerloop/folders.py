@@ -14,6 +14,7 @@ from innerloop import checkpoint
 from innerloop.errors import InputError
 from innerloop.evaluate import adapted, check_classes, predict_with
 from innerloop.experiments.experiment import RUN
+from innerloop.experiments.few_shot import COLOURS
 from innerloop.learner import Learner
 from innerloop.progress import bar
 from innerloop.train import PRIOR
@@ -81,6 +82,13 @@ def input_shape(run: str | Path, size: int | None = None) -> tuple[int, int, int
     return channels, size, size
 
 
+def input_colours(run: str | Path) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of each channel that a run took off its images and divided them by; (0,) and (1,) where it did not."""
+    run = Path(run)
+    settings = checkpoint.read_json(run / RUN).get("settings", {}) if (run / RUN).is_file() else {}
+    return COLOURS[settings.get("colours", "plain")]
+
+
 def predict_images(
     learner: Learner,
     support: str | Path,
@@ -88,6 +96,8 @@ def predict_images(
     shape: tuple[int, int, int],
     *,
     invert: bool = False,
+    mean: Sequence[float] = (0.0,),
+    sd: Sequence[float] = (1.0,),
     steps: int | None = None,
     progress: bool = True,
 ) -> Predictions:
@@ -104,6 +114,7 @@ def predict_images(
         shape: channels, height and width that the network takes, such as ``input_shape(run)``.
         invert: dark becomes bright: for dark ink on light paper, where training had bright ink
             on black, as in Omniglot.
+        mean, sd: of each channel, taken off and divided by as in training, such as ``input_colours(run)``.
         steps: of adaptation; by default as many as the learner takes.
         progress: show a bar.
 
@@ -114,14 +125,19 @@ def predict_images(
     classes = _class_folders(Path(support))
     examples = [_image_files(folder) for folder in classes]
     files = _image_files(Path(query))
-    x = _read([file for some in examples for file in some], shape, invert, "reading the support", progress)
+
+    def read(files: Sequence[Path], what: str) -> Tensor:
+        x = _read(files, shape, invert, what, progress)
+        return (x - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(sd).view(-1, 1, 1)
+
+    x = read([file for some in examples for file in some], "reading the support")
     y = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(some) for some in examples]))
     check_classes(learner, x, len(classes))
     params = adapted(learner, (x, y), steps)
     parts = []
     for first in range(0, len(files), TOGETHER):
         what = f"reading the query from image {first + 1}" if len(files) > TOGETHER else "reading the query"
-        logits = predict_with(learner, params, _read(files[first : first + TOGETHER], shape, invert, what, progress))
+        logits = predict_with(learner, params, read(files[first : first + TOGETHER], what))
         parts.append(logits[:, : len(classes)].softmax(1).cpu())
     return Predictions([file.relative_to(query) for file in files], [folder.name for folder in classes], torch.cat(parts))
 
