@@ -261,10 +261,12 @@ def test_a_new_head_sits_on_the_trained_network_and_knows_nothing() -> None:
 
 def test_a_new_head_may_start_at_random() -> None:
     net, prior = trained_on_ten_classes()
+    before = torch.get_rng_state()
     a, b = (il.with_new_head(net, prior, 3, std=0.01, generator=torch.Generator().manual_seed(1)).get_submodule("5") for _ in range(2))
     torch.testing.assert_close(a.weight, b.weight, rtol=0, atol=0)
     assert 0.003 < a.weight.std() < 0.03  # pyright: ignore[reportCallIssue]
     assert not a.bias.any()  # pyright: ignore[reportCallIssue]
+    assert torch.equal(torch.get_rng_state(), before), "other random numbers stay as they are"
 
 
 def test_the_rate_of_fine_tuning_is_chosen_on_validation_tasks() -> None:

@@ -79,7 +79,7 @@ def _clip(params: list[Tensor], bound: float, *step: object) -> None:
 def cosine(iterations: int, least: float = 0.0) -> Callable[[Optimizer], LRScheduler]:
     """The outer rate falls along half a cosine, from its own value to ``least``, for ``train(schedule=…)``.
 
-    MAML++ takes 1e-3 to 1e-5, lowered every epoch; here it falls with every iteration.
+    MAML++ takes 1e-3 to 1e-5 on Omniglot, lowered every epoch; here it falls with every iteration.
 
     Args:
         iterations: that it takes to fall, as a rule those of the training.

@@ -56,7 +56,7 @@ def with_new_head(net: nn.Module, prior: Params, ways: int, std: float = 0.0, ge
     >>> with_new_head(net, named("net", net), ways=5)[2]
     Linear(in_features=8, out_features=5, bias=True)
 
-    Source: Ravi & Larochelle 2017, "Optimization as a model for few-shot learning", ICLR, §5.1.
+    Source: Ravi & Larochelle 2017, "Optimization as a model for few-shot learning", ICLR, its first baseline.
     """
     head = _last_linear(net)
     if ways < 1 or std < 0:
@@ -65,14 +65,15 @@ def with_new_head(net: nn.Module, prior: Params, ways: int, std: float = 0.0, ge
     own = dict(fresh.named_parameters())
     if wrong := sorted(name for name in own.keys() | under(prior, "net").keys() if not _fits(own.get(name), prior.get(f"net.{name}"))):
         raise InputError(f"the prior is of another network: net.{wrong[0]} is not the same; give the one that this network was trained to")
-    new = nn.Linear(head.in_features, ways, bias=head.bias is not None, device=head.weight.device, dtype=head.weight.dtype)
+    like = {"bias": head.bias is not None, "device": head.weight.device, "dtype": head.weight.dtype}
+    new = nn.utils.skip_init(nn.Linear, head.in_features, ways, **like)  # nn.Linear itself would draw from the global generator
     with torch.no_grad():
         for name, p in own.items():
             p.copy_(prior[f"net.{name}"])
         for p in new.parameters():
             p.zero_()
         if std:
-            new.weight.normal_(std=std, generator=generator)
+            nn.init.normal_(new.get_parameter("weight"), std=std, generator=generator)
     fresh.set_submodule(head_of(net).removeprefix("net."), new)
     return fresh
 

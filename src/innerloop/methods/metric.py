@@ -100,6 +100,9 @@ def nearest_neighbour(embed: nn.Module, ways: int, distance: Literal["euclidean"
     >>> [_, kept] = learner.adapt(learner.prior, (torch.tensor([[0.0], [1.0]]), torch.tensor([1, 0])))
     >>> learner.model(kept, torch.tensor([[0.2]]))
     tensor([[0., 1.]])
+
+    Source: Ravi & Larochelle 2017, "Optimization as a model for few-shot learning", ICLR, its second
+    baseline; on raw pixels: Vinyals et al. 2016, arXiv:1606.04080, §4.1.
     """
     if distance not in ("euclidean", "cosine"):
         raise InputError(f"distance is {distance!r}; euclidean or cosine would do")
