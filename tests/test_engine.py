@@ -111,8 +111,9 @@ def test_a_repeated_step_is_built_once(waves: Task) -> None:
         recomputed(learner, False, lambda f: pieces.append(f) or f)(learner.prior, waves)
         return len(pieces)
 
-    assert [count(1, 0.1), count(5, 0.1), count(20, 0.1)] == [3, 3, 3]  # step, product, loss
-    assert count(2, [0.1, 0.2]) == 5
+    assert [count(1, 0.1), count(5, 0.1), count(20, 0.1)] == [2, 4, 4]  # loss, last step and loss; step, product
+    assert count(3, [0.1, 0.1, 0.2]) == 4
+    assert count(3, [0.1, 0.2, 0.3]) == 6
 
 
 def test_equal_graphs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ def test_the_set_is_a_function_of_its_arguments(data: Path) -> None:
 def test_what_took_long_is_kept(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WORTH_KEEPING", 0.0)
     built = glyphs(10, 1, seed=5)
-    [folder] = data.glob("glyphs-10-1-5-*")
+    [folder] = data.glob(".glyphs-10-1-5-*")
     assert (folder / INDEX).exists()
     monkeypatch.setattr(module, "_faces", None)
     kept = glyphs(10, 1, seed=5)
@@ -101,7 +101,7 @@ def test_bad_input_is_named(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(module, "WORTH_KEEPING", 0.0)
     (tmp_path / "file").touch()
     monkeypatch.setenv("INNERLOOP_DATA", str(tmp_path / "file"))
-    with pytest.raises(InputError, match=r"cannot write .*file/glyphs-8-1-0.*set INNERLOOP_DATA to a folder that can be written"):
+    with pytest.raises(InputError, match=r"cannot write .*file/.glyphs-8-1-0.*set INNERLOOP_DATA to a folder that can be written"):
         glyphs(8, 1)
     monkeypatch.setattr(module, "FACES", ("Comic",))
     with pytest.raises(InputError, match=r"matplotlib came without its font .*Comic.ttf"):

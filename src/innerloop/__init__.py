@@ -10,6 +10,7 @@ from innerloop.methods import (
     METHODS,
     anil,
     boil,
+    by_support,
     context_vector,
     fomaml,
     maml,

@@ -25,12 +25,13 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
 
     and v₀ is the meta-gradient. The product with a gradient step is v − rate · H v. Each product
     computes its step a second time: a third more work than keeping all graphs, in a fraction
-    of their memory.
+    of their memory. The last step is computed once, together with the loss behind it.
 
     Args:
         loop: the batch is a single task, not a stack of them.
-        build: makes of a piece (a step, its product, the gradient of the loss) what is run,
-            such as ``compiled``; a piece is built once, however often its step is repeated.
+        build: makes of a piece (a step, its product, the gradient of the loss or of a step with
+            the loss behind it) what is run, such as ``compiled``; a piece is built once, however
+            often its step is repeated.
     """
 
     def over_tasks(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,6 +59,14 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
         return over_tasks(lambda o, s, q: learner.loss({**s, **o}, q))(own, shared, query).mean()
 
     judge = build(grad_and_value(mean_loss, argnums=(0, 1)))
+
+    @cache
+    def ending(step: Step) -> Callable[..., tuple[tuple[Params, Params], Tensor]]:
+        def loss_behind(own: Params, shared: Params, batch: Batch, query: Batch) -> Tensor:
+            return mean_loss({**own, **moving(step)(own, shared, batch)}, shared, query)
+
+        return build(grad_and_value(loss_behind, argnums=(0, 1)))
+
     moved: set[str] = set()
 
     def gradient(params: Params, tasks: Task) -> tuple[Params, Tensor]:
@@ -80,19 +89,27 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
 
                 return forward_once
 
-            path = replace(learner, steps=tuple(map(recorded, learner.steps))).adapt(own, tasks.support)
-            weights = [0.0] * (len(path) - len(learner.weights)) + list(learner.weights)
-
-            (back, common), loss = judge(path[-1], shared, tasks.query)
-            back, common, loss = _scaled(back, weights[-1]), _scaled(common, weights[-1]), weights[-1] * loss
+            # The last step is left to the end of the path, where the loss is.
+            steps, support, query = learner.steps, tasks.support, tasks.query
+            listed = isinstance(support, list)
+            earlier = replace(learner, steps=tuple(map(recorded, steps[:-1])), weights=(1.0,))
+            path = earlier.adapt(own, support[:-1] if listed else support)
+            *inner, last = [0.0] * (len(steps) + 1 - len(learner.weights)) + list(learner.weights)
+            if steps:
+                (back, common), loss = ending(steps[-1])(path[-1], shared, support[-1] if listed else support, query)
+            else:
+                (back, common), loss = judge(path[-1], shared, query)
+            back, common, loss = _scaled(back, last), _scaled(common, last), last * loss
             after = _random(device)
-            for point, (step, batch, random, reached), weight in reversed(list(zip(path, tape, weights, strict=False))):
-                _random(device, random)  # so that the step draws what it drew before
-                cotangent = {name: back.pop(name) for name in reached}
-                through, through_common = product(step)(point, shared, batch, cotangent)
-                back, common = _plus(back, through), _plus(common, through_common)
+            for k, weight in reversed(list(enumerate(inner))):
+                if k < len(tape):
+                    step, batch, random, reached = tape[k]
+                    _random(device, random)  # so that the step draws what it drew before
+                    cotangent = {name: back.pop(name) for name in reached}
+                    through, through_common = product(step)(path[k], shared, batch, cotangent)
+                    back, common = _plus(back, through), _plus(common, through_common)
                 if weight:
-                    (here, here_common), value = judge(point, shared, tasks.query)
+                    (here, here_common), value = judge(path[k], shared, query)
                     back, common = _plus(back, _scaled(here, weight)), _plus(common, _scaled(here_common, weight))
                     loss = loss + weight * value
             _random(device, after)

@@ -1,7 +1,6 @@
 """Known sets: fetched where they may be, built by hand where not, and found again."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from innerloop.errors import InputError, nearest
 from innerloop.images.glyphs import glyphs
 from innerloop.images.read import from_paths
 from innerloop.images.splits import PARTS, Split, split_of
-from innerloop.images.store import INDEX, PIXELS, Images, checksum, open_images, write
+from innerloop.images.store import INDEX, PIXELS, Images, checksum, open_images, root, write
 from innerloop.progress import bar
 
 SPLIT = "split.json"
@@ -99,11 +98,6 @@ KNOWN = {
 def sets() -> dict[str, Known]:
     """The known sets by name."""
     return dict(KNOWN)
-
-
-def root() -> Path:
-    """The folder of all sets: ``$INNERLOOP_DATA``, or ``~/.cache/innerloop/data``."""
-    return Path(os.environ.get("INNERLOOP_DATA") or "~/.cache/innerloop/data").expanduser()
 
 
 def place(name: str) -> Path:

@@ -1,7 +1,6 @@
 """A few-shot set that needs no download: characters of many scripts, drawn in the fonts that come with matplotlib."""
 
 import math
-import os
 import time
 import unicodedata
 from collections import defaultdict
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from innerloop.errors import InputError
-from innerloop.images.store import INDEX, Class, Images, images, open_images, save
+from innerloop.images.store import INDEX, Class, Images, images, open_images, root, save
 from innerloop.progress import bar
 
 FACES = (
@@ -149,8 +148,7 @@ def _kept(size: int, per_class: int, seed: int) -> Path:
     import PIL
 
     made_by = Path(__file__).read_bytes() + f"{matplotlib.__version__} {PIL.__version__}".encode()
-    data = Path(os.environ.get("INNERLOOP_DATA") or Path.home() / ".cache" / "innerloop" / "data")
-    return data / f"glyphs-{size}-{per_class}-{seed}-{blake2b(made_by, digest_size=6).hexdigest()}"
+    return root() / f".glyphs-{size}-{per_class}-{seed}-{blake2b(made_by, digest_size=6).hexdigest()}"
 
 
 def _faces(pixels: float) -> list[tuple[Any, set[int]]]:

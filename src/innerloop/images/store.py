@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -28,6 +29,11 @@ class Class(NamedTuple):
     name: str
     pixels: numpy.ndarray
     group: str = ""
+
+
+def root() -> Path:
+    """The folder of all sets: ``$INNERLOOP_DATA``, or ``~/.cache/innerloop/data``."""
+    return Path(os.environ.get("INNERLOOP_DATA") or "~/.cache/innerloop/data").expanduser()
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from innerloop.methods.gradient import (
 )
 from innerloop.methods.metric import matching, nearest_neighbour, prototypical
 from innerloop.methods.plus_plus import maml_plus_plus, maml_plus_plus_phases
+from innerloop.methods.support import by_support
 
 METHODS = {f.__name__: f for f in (maml, fomaml, anil, boil, meta_sgd, per_step_rates, maml_plus_plus, reptile, context_vector)}
 """Those made of any network and loss, ``(net, loss, steps, rate) → learner``."""
@@ -27,6 +28,7 @@ __all__ = [
     "anil",
     "averaged",
     "boil",
+    "by_support",
     "context_vector",
     "fomaml",
     "head_of",

@@ -32,11 +32,27 @@ class BatchStatistics(nn.Module):
         return normalised(x, self.weight, self.bias, self.eps)
 
 
-def normalised(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """(x − mean) / √(var + eps) · weight + bias over all axes but the second."""
+class FirstStatistics(BatchStatistics):
+    """The same, with mean and variance of the first ``first`` examples of a batch alone.
+
+    Args:
+        norm: a layer without running statistics.
+        first: how many count; where a batch has fewer, all of them do.
+    """
+
+    def __init__(self, norm: _BatchNorm, first: int):
+        super().__init__(norm)
+        self.first = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        return normalised(x, self.weight, self.bias, self.eps, self.first)
+
+
+def normalised(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, first: int | None = None) -> Tensor:
+    """(x − mean) / √(var + eps) · weight + bias, with mean and variance of the first examples over all axes but the second."""
     axes = [0, *range(2, x.ndim)]
-    centred = x - x.mean(axes, keepdim=True)
-    x = centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
+    centred = x - x[:first].mean(axes, keepdim=True)
+    x = centred * (centred[:first].square().mean(axes, keepdim=True) + eps).rsqrt()
     shape = (1, -1) + (1,) * (x.ndim - 2)
     x = x if weight is None else x * weight.view(shape)
     return x if bias is None else x + bias.view(shape)
