@@ -162,7 +162,7 @@ def test_only_what_moves_is_kept_for_each_task(waves: Task) -> None:
 
     recomputed(learner, False, watch)(learner.prior, waves)
     head = {"net.4.weight", "net.4.bias"}
-    assert kept == [(head, set(learner.prior) - head)] * 5  # two steps, the loss, two products
+    assert kept == [(head, set(learner.prior) - head)] * 3  # a step, the last one with the loss, the product of the first
 
 
 def test_engines_have_names() -> None:
