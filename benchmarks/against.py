@@ -46,6 +46,7 @@ BEGIN, END = "<!-- table: written by against.py -->", "<!-- end of against -->"
 
 RATE = 0.01
 WRONG = 5e-2  # relative error of the gradient from which a way is called wrong; ReLUs that flip in float32 alone make 1e-2
+DEEP = 0.3  # the same on ResNet-12, where flips alone make 0.15 after 5 steps; in float64 all agree to 1e-13
 SLOW = 20.0  # seconds of a call from which a way is not asked for heavier workloads of the same network
 PATIENCE = 150.0  # seconds after which a call is given up
 LONG = 10.0  # seconds from which a first call is as good as the later ones, where nothing is compiled
@@ -332,6 +333,7 @@ def compared(load: Workload, args: argparse.Namespace, given_up: set[tuple[str, 
             print(f"  {name}: {row['error']}")
             continue
         row["relative error"] = float(norm(row.pop("gradient") - expected) / norm(expected))
+        row["allowed error"] = DEEP if load.network == "resnet12" else WRONG
         if row["seconds"] > SLOW and name != "innerloop":
             given_up.add((load.network, name))
         if load.network in IMAGES and name == TITLES["plain_vmap"]:
@@ -382,7 +384,8 @@ def compiling() -> Row:
         with tempfile.TemporaryDirectory() as cache:
             for state in ("cold", "again"):
                 way: Way = Plan(loop=True, recompute=True, compiled=True)
-                with process(compute, Workload("conv32", 1, steps, queries=15), way, own={"TORCHINDUCTOR_CACHE_DIR": cache}) as ask:
+                own = {"TORCHINDUCTOR_CACHE_DIR": cache}
+                with process(compute, Workload("conv32", 1, steps, queries=15), way, own=own, patience=4 * PATIENCE) as ask:
                     ask()
                     [first] = ask(0.0)
                     [call] = ask(0.0)
@@ -421,7 +424,8 @@ def tables(found: Row) -> str:
         lines += [_table_row("meta-iterations per second", *names), "|---" * (len(names) + 1) + "|"]
         lines += [_table_row(name, *(_speed(load, way) for way in names)) for name, load in loads.items()]
         lines += ["", _table_row("peak memory, MB (of its own)", *names), "|---" * (len(names) + 1) + "|"]
-        lines += [_table_row(name, *(_memory(load["ways"].get(way)) for way in names)) for name, load in loads.items()]
+        cells = {name: [_memory(load["ways"].get(way)) for way in names] for name, load in loads.items()}
+        lines += [_table_row(name, *row) for name, row in cells.items() if {*row} != {"–"}]
         plans: dict[str, list[str]] = {}
         for name, load in loads.items():
             plans.setdefault(load["ways"]["innerloop"]["plan"], []).append(name)
@@ -487,7 +491,7 @@ def _base(load: Row) -> float | None:
 
 
 def _right(row: Row) -> bool:
-    return "seconds" in row and row["relative error"] <= WRONG and "known to be wrong" not in row
+    return "seconds" in row and row["relative error"] <= row.get("allowed error", WRONG) and "known to be wrong" not in row
 
 
 def _speed(load: Row, way: str) -> str:
@@ -502,7 +506,7 @@ def _speed(load: Row, way: str) -> str:
 
 
 def _memory(row: Row | None) -> str:
-    return "–" if row is None or "error" in row else f"{row['peak memory, MB']:,.0f} ({row['memory of its own, MB']:,.0f})"
+    return "–" if row is None or "peak memory, MB" not in row else f"{row['peak memory, MB']:,.0f} ({row['memory of its own, MB']:,.0f})"
 
 
 def _table_row(*cells: str) -> str:
