@@ -89,8 +89,7 @@ def _show_result(experiment: Experiment, row: report.Row) -> None:
         claim = experiment.claims.get(case, {})
         steps = sorted({0, *(claim or (1, 5, 10))})
         for step in (s for s in steps if s < len(scored["mean"])):
-            margin = experiment.margins.get(case, {}).get(step)
-            paper = f"{claim[step]:.2f}" + (f" ± {margin:.2f}" if margin else "") if step in claim else "–"
+            paper = report.printed(claim[step], experiment.margins.get(case, {}).get(step)) if step in claim else "–"
             rate = f"{scored['rate']:g}" if len(scored["mean"]) > 1 else "–"
             lost, median = scored["diverged"][step], scored["median"][step]
             ours = report.shown(scored["mean"][step], scored["interval"][step], digits=3)

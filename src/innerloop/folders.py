@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -68,8 +69,7 @@ def input_shape(run: str | Path, size: int | None = None) -> tuple[int, int, int
     Raises:
         InputError: the run is of no image learner, or nothing tells the size.
     """
-    run = Path(run)
-    settings = checkpoint.read_json(run / RUN).get("settings", {}) if (run / RUN).is_file() else {}
+    run, settings = Path(run), _settings(run)
     channels = settings.get("channels")
     if channels is None:
         kernels = [t for name, t in checkpoint.read(run / PRIOR)[0].items() if name.startswith("net.") and t.ndim == 4]
@@ -84,9 +84,13 @@ def input_shape(run: str | Path, size: int | None = None) -> tuple[int, int, int
 
 def input_colours(run: str | Path) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and deviation of each channel that a run took off its images and divided them by; (0,) and (1,) where it did not."""
-    run = Path(run)
-    settings = checkpoint.read_json(run / RUN).get("settings", {}) if (run / RUN).is_file() else {}
-    return COLOURS[settings.get("colours", "plain")]
+    return COLOURS[_settings(run).get("colours", "plain")]
+
+
+def _settings(run: str | Path) -> dict[str, Any]:
+    """What a run was set to; nothing where it is of no listed experiment."""
+    about = Path(run) / RUN
+    return checkpoint.read_json(about).get("settings", {}) if about.is_file() else {}
 
 
 def predict_images(

@@ -149,7 +149,12 @@ def markdown(listed: Sequence[Entry]) -> str:
 
 def claimed(e: Entry) -> str:
     """The paper's numbers, with its intervals where it prints them."""
-    return " / ".join(f"{e.claim[s]:.2f}" + (f" ± {e.margin[s]:.2f}" if s in e.margin else "") for s in e.steps) if e.claim else "–"
+    return " / ".join(printed(e.claim[s], e.margin.get(s)) for s in e.steps) if e.claim else "–"
+
+
+def printed(value: float, margin: float | None) -> str:
+    """A number of a paper, with its interval where it has one."""
+    return f"{value:.2f}" + ("" if margin is None else f" ± {margin:.2f}")
 
 
 def headline(listed: Sequence[Entry]) -> list[Entry]:

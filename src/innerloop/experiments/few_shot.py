@@ -134,8 +134,13 @@ def trial(settings: FewShot, build: Callable[..., Learner], net: nn.Module) -> T
     def scored(prior: Params, rate: float) -> Learner:
         return replace(build(net, loss, settings.steps, rate), prior=prior).taking(max(settings.test_steps, 1))
 
+    return on_tasks(settings, build(net, loss, settings.steps, settings.rate), scored)
+
+
+def on_tasks(settings: FewShot, learner: Learner, scored: Callable[[Params, float], Learner]) -> Trial:
+    """A trial of a learner, trained and scored on the set's tasks."""
     return Trial(
-        learner=build(net, loss, settings.steps, settings.rate),
+        learner=learner,
         tasks=tasks_of(settings, settings.queries),
         cases={f"{settings.ways}-way {settings.shots}-shot": tasks_of(settings, settings.test_queries)},
         scored=scored,
@@ -155,25 +160,21 @@ def with_context(settings: FewShot) -> Trial:
 
 def plus_plus(settings: FewShot) -> Trial:
     """MAML++ with all its parts, as its phases of training have it."""
-    how: dict[str, Any] = {"steps": settings.steps, "rate": settings.rate}
-    net = net_of(settings)
-    base = trial(settings, maml_plus_plus, net)
-    phases = maml_plus_plus_phases(net, loss_of(settings, net), **how, iterations=max(settings.iterations, 1))
-    return replace(base, phases=phases, schedule=cosine(max(settings.iterations, 1), 1e-5))
+    net, iterations = net_of(settings), max(settings.iterations, 1)
+    phases = maml_plus_plus_phases(net, loss_of(settings, net), settings.steps, settings.rate, iterations)
+    return replace(trial(settings, maml_plus_plus, net), phases=phases, schedule=cosine(iterations, 1e-5))
 
 
 def metric_method(settings: FewShot, method: Callable[..., Learner]) -> Trial:
     """A method that compares embeddings, those that the network's head would see."""
     learner = method(without_head(net_of(settings)), settings.ways)
-    base = few_shot(settings)
-    return replace(base, learner=learner, scored=lambda prior, rate: replace(learner, prior=prior))
+    return on_tasks(settings, learner, lambda prior, rate: replace(learner, prior=prior))
 
 
 def classifier_of_all(settings: FewShot, method: Literal["fine-tuned", "nearest neighbour"]) -> Trial:
     """A classifier of all training classes at once, whose features or start are used for a task's own classes."""
     split = split_of(settings.split)
     net = net_of(replace(settings, ways=len(split.train)))
-    loss = cross_entropy(net)
     body = without_head(net)
 
     def scored(prior: Params, rate: float) -> Learner:
@@ -183,10 +184,9 @@ def classifier_of_all(settings: FewShot, method: Literal["fine-tuned", "nearest 
         fresh = with_new_head(net, prior, settings.ways)
         return maml(fresh, cross_entropy(fresh), max(settings.test_steps, 1), rate)
 
-    base = few_shot(settings)
     batches = Deferred(lambda: ImageBatches(opened(settings, settings.queries), size=64))
     rates = RATES if method == "fine-tuned" else (0.0,)
-    return replace(base, learner=pretrained(net, loss), tasks=batches, scored=scored, rates=rates)
+    return replace(on_tasks(settings, pretrained(net, cross_entropy(net)), scored), tasks=batches, rates=rates)
 
 
 def cells(

@@ -89,7 +89,7 @@ class ImageTasks:
         if split not in self.classes:
             raise InputError(f"{self.images.name} has no split {split!r}; {nearest(split, self.classes)}")
         which, turn = from_blocks(lambda b: _block(self, split, b), BLOCK, first, count)
-        x = self._gathered(which, turn)
+        x = self.gathered(which, turn)
         y = torch.arange(self.ways, device=self.device).expand(count, -1)
         parts = x[:, :, : self.shots], x[:, :, self.shots :]
         return Task(*((part.flatten(1, 2), y.repeat_interleave(part.shape[2], 1)) for part in parts))
@@ -98,7 +98,7 @@ class ImageTasks:
         """The same tasks, gathered on a device."""
         return self if device == self.device else replace(self, device=device)
 
-    def _gathered(self, which: Tensor, turn: Tensor) -> Tensor:
+    def gathered(self, which: Tensor, turn: Tensor) -> Tensor:
         """Images by number, turned by quarters ``[tasks, N]``, as floats ``[tasks, N, K + Q, channels, height, width]``."""
         if torch.device(self.device).type == "cpu":
             x = torch.from_numpy(self.images.pixels[which.numpy()])
@@ -112,7 +112,8 @@ class ImageTasks:
         return x.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(mean).div_(sd)
 
     @cached_property
-    def _numbers(self) -> dict[str, Tensor]:
+    def numbers(self) -> dict[str, Tensor]:
+        """Classes of each split, and of all classes the ``counts`` of images and their ``starts``."""
         lists = {**self.classes, "counts": self.images.counts, "starts": self.images.starts}
         return {name: torch.tensor(list(numbers)) for name, numbers in lists.items()}
 
@@ -141,7 +142,7 @@ def _block(tasks: ImageTasks, split: str, block: int) -> tuple[Tensor, Tensor]:
     def keys(what: str, *shape: int) -> Tensor:
         return torch.rand(BLOCK, *shape, generator=generator_of(tasks.seed, split, block, what))
 
-    own, counts, starts = tasks._numbers[split], tasks._numbers["counts"], tasks._numbers["starts"]
+    own, counts, starts = tasks.numbers[split], tasks.numbers["counts"], tasks.numbers["starts"]
     kinds = len(own) * (4 if tasks.turns == "classes" else 1)
     chosen = keys("classes", kinds).topk(tasks.ways).indices
     turn = chosen // len(own) if tasks.turns == "classes" else (4 * keys("turns", tasks.ways)).long()
@@ -172,13 +173,13 @@ class ImageBatches:
 
     def draw(self, split: str, first: int, count: int) -> Task:
         """Batches ``first`` … ``first + count − 1``, stacked; those of ``val`` are other draws of the same classes."""
-        own, counts, starts = (self.tasks._numbers[what] for what in ("train", "counts", "starts"))
+        own, counts, starts = (self.tasks.numbers[what] for what in ("train", "counts", "starts"))
         keys = torch.stack(
             [torch.rand(2, self.size, generator=generator_of(self.seed, split, i, "batch")) for i in range(first, first + count)]
         )
         y = (keys[:, 0] * len(own)).long()
         which = starts[own[y]] + (keys[:, 1] * counts[own[y]]).long()
-        pair = self.tasks._gathered(which[:, :, None], torch.zeros_like(y))[:, :, 0], y.to(self.tasks.device)
+        pair = self.tasks.gathered(which[:, :, None], torch.zeros_like(y))[:, :, 0], y.to(self.tasks.device)
         return Task(pair, pair)
 
     def __repr__(self) -> str:

@@ -65,8 +65,7 @@ class VariedTasks:
         if not there:
             raise InputError(f"no set has a split {split!r}; {nearest(split, {s for tasks in self.sets.values() for s in tasks.classes})}")
         tasks = self.sets[there[_below(len(there), g)]]
-        counts, starts = torch.tensor(tasks.images.counts), torch.tensor(tasks.images.starts)
-        own = torch.tensor(list(tasks.classes[split]))
+        own, counts, starts = (tasks.numbers[what] for what in (split, "counts", "starts"))
         own = own[counts[own] > 1]
         if len(own) < self.fewest:
             raise InputError(f"{tasks.images.name} has {len(own)} classes of 2 images or more in {split!r}, fewer than {self.fewest} ways")
@@ -107,4 +106,4 @@ def _stacked(tasks: ImageTasks, parts: list[tuple[int, Tensor, Tensor]]) -> tupl
     which = torch.cat([images for _, _, images in parts])
     turn = torch.cat([turn.expand(len(images)) for _, turn, images in parts])
     y = torch.cat([torch.full((len(images),), k) for k, _, images in parts])
-    return tasks._gathered(which[None, :, None], turn[None])[:, :, 0], y[None].to(tasks.device)
+    return tasks.gathered(which[None, :, None], turn[None])[:, :, 0], y[None].to(tasks.device)
