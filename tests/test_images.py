@@ -11,7 +11,7 @@ import innerloop as il
 from innerloop import InputError
 from innerloop.images import Class, Images, images, open_images, save
 from innerloop.models import convnet
-from innerloop.tasks import ImageBatches, ImageTasks, VariedTasks
+from innerloop.tasks import Deferred, ImageBatches, ImageTasks, VariedTasks
 from innerloop.tasks.images import BLOCK
 
 SPLIT = {"train": range(12), "val": range(12, 18), "test": range(18, 24)}
@@ -233,6 +233,9 @@ def test_training_on_varied_tasks() -> None:
     rows: list[dict] = []
     trained = il.train(learner, varied(), 12, meta_batch=1, validation_tasks=0, progress=False, log=rows.append)
     assert rows[0]["engine"] == "loop"
+    later: list[dict] = []
+    il.train(learner, Deferred(varied), 12, meta_batch=1, validation_tasks=0, progress=False, log=later.append)
+    assert (later[0]["engine"], later[0]["measured"]) == ("loop", {}), "nothing to choose from, though it is made later"
     scores = il.evaluate(trained, varied(), 2, 20, metric=il.accuracy)
     torch.testing.assert_close(il.evaluate(trained, varied(), 2, 20, metric=il.accuracy, chunk=1).values, scores.values)
     assert len(scores.values) == 20

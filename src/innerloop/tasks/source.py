@@ -71,6 +71,10 @@ class Deferred:
     def seed(self) -> int:
         return self.made.seed
 
+    @property
+    def together(self) -> int | None:
+        return most_together(self.made)
+
     def draw(self, split: str, first: int, count: int) -> Task:
         return self.made.draw(split, first, count)
 
