@@ -34,7 +34,14 @@ def test_every_experiment_runs_and_leaves_figures_and_a_result_line(runs: Path) 
     for name in AT_HAND:
         experiment, folder = experiments.catalogue()[name], runs / name / "seed0"
         pictured = "sinusoid" in name and name != "maml/sinusoid-oracle"
-        files = ["result.json", "scores.safetensors", "prior.safetensors", "curves.png", *["fits.png"] * pictured]
+        files = [
+            "result.json",
+            "scores.safetensors",
+            "prior.safetensors",
+            "curves.png",
+            *["fits.png"] * pictured,
+            *["training.png"] * (name != "maml/sinusoid-random"),
+        ]
         assert {p.name for p in folder.iterdir()} >= {*files}
         assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
         [line] = (folder / "result.json").read_text().splitlines()

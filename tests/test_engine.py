@@ -16,7 +16,8 @@ from innerloop import InputError, Learner, Sinusoids, Task, meta_loss
 from innerloop.batches import one
 from innerloop.engine import ENGINES, Plan, choose, compiled, meta_gradient
 from innerloop.engine import choose as choosing
-from innerloop.engine.recompute import recomputed
+from innerloop.engine.compiled import compiled_vjp
+from innerloop.engine.stepwise import stepwise, with_product
 from innerloop.params import Params
 from innerloop.steps import descend
 
@@ -103,17 +104,48 @@ def test_a_recomputed_step_draws_what_it_drew(plan: Plan) -> None:
 
 def test_a_repeated_step_is_built_once(waves: Task) -> None:
     """So that compiling does not take longer for more steps."""
-    pieces = []
 
-    def count(steps: int, rate: Any) -> int:
-        pieces.clear()
+    def pieces(steps: int, rate: Any) -> int:
+        made: list[Any] = []
+        noted = lambda f: made.append(f) or f
         learner = built("maml", steps=steps, rate=rate)
-        recomputed(learner, False, lambda f: pieces.append(f) or f)(learner.prior, waves)
-        return len(pieces)
+        stepwise(learner, False, build=noted, differentiate=lambda f: noted(with_product(f)))(learner.prior, waves)
+        return len(made)
 
-    assert [count(1, 0.1), count(5, 0.1), count(20, 0.1)] == [2, 4, 4]  # loss, last step and loss; step, product
-    assert count(3, [0.1, 0.1, 0.2]) == 4
-    assert count(3, [0.1, 0.2, 0.3]) == 6
+    assert [pieces(1, 0.1), pieces(5, 0.1), pieces(20, 0.1)] == [2, 2, 2]  # the loss and the step
+    assert pieces(3, [0.1, 0.1, 0.2]) == 3
+    assert pieces(3, [0.1, 0.2, 0.3]) == 4
+
+
+@pytest.mark.parametrize(("recompute", "calls"), [(False, 4), (True, 7)])
+def test_all_steps_but_the_last_are_computed_again(recompute: bool, calls: int, waves: Task) -> None:
+    learner, seen = built("maml", steps=4), []
+    counted = lambda f: lambda *inputs: seen.append(1) or with_product(f)(*inputs)
+    found = stepwise(learner, False, recompute, differentiate=counted)(learner.prior, waves)
+    assert len(seen) == calls
+    torch.testing.assert_close(found, meta_gradient(learner)(learner.prior, waves), rtol=1e-10, atol=1e-12)
+
+
+def test_a_compiled_function_and_its_product() -> None:
+    """Of two arguments, one of them constant and a value of two parts, one of which nothing depends on."""
+    f = lambda x, factor: {"y": factor * x["a"].sin() @ x["b"], "c": factor + 1}
+    x = {"a": torch.randn(3, 4, dtype=torch.float64), "b": torch.randn(4, dtype=torch.float64)}
+    factor, v = torch.tensor(2.0, dtype=torch.float64), {"y": torch.randn(3, dtype=torch.float64), "c": torch.tensor(1.0).double()}
+    expected, expected_product = with_product(f)(x, factor)
+    differentiable = compiled_vjp(f)
+    for _ in range(2):
+        found, product = differentiable(x, factor)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(product(v), expected_product(v))
+        strided = {**v, "y": v["y"].repeat(2, 1).T[:, 0]}
+        torch.testing.assert_close(product(strided), expected_product(v))
+
+
+def test_the_product_of_a_compiled_function_sees_what_was_drawn() -> None:
+    x = torch.rand(1000) + 1
+    value, product = compiled_vjp(lambda x: nn.functional.dropout(x, 0.5))(x)
+    assert 400 < value.count_nonzero() < 600
+    torch.testing.assert_close(product(torch.ones(1000))[0] * x, value)
 
 
 def test_equal_graphs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,15 +186,15 @@ def test_only_what_moves_is_kept_for_each_task(waves: Task) -> None:
     kept = []
 
     def watch(f: Any) -> Any:
-        def run(own: Params, shared: Params, *rest: Any) -> Any:
-            kept.append((set(own), set(shared)))
-            return f(own, shared, *rest)
+        def run(both: tuple[Params, Params], batch: Any) -> Any:
+            kept.append(tuple(map(set, both)))
+            return with_product(f)(both, batch)
 
         return run
 
-    recomputed(learner, False, watch)(learner.prior, waves)
+    stepwise(learner, False, differentiate=watch)(learner.prior, waves)
     head = {"net.4.weight", "net.4.bias"}
-    assert kept == [(head, set(learner.prior) - head)] * 3  # a step, the last one with the loss, the product of the first
+    assert kept == [(head, set(learner.prior) - head)] * 3  # both steps, and the first once more
 
 
 def test_engines_have_names() -> None:
@@ -209,10 +241,9 @@ def test_auto_compiles_by_what_takes_the_time() -> None:
     assert worth(many, Plan(chunk=7), calls, 60, 100) == [Plan(chunk=7, compiled=True, recompute=True)]
     assert worth(learner, Plan(loop=True), calls, 60, 100) == [Plan(compiled=True)]
     assert worth(learner, Plan(), {**arithmetic, "one iteration, vmap": 15.0}, 60, 100) == [Plan(compiled=True)]
-    assert worth(learner, Plan(loop=True), arithmetic, 60, 100) == [Plan(loop=True, recompute=True, compiled=True)]
-    assert worth(built("maml", steps=1), Plan(loop=True), arithmetic, 60, 100) == [Plan(loop=True, compiled=True)], (
-        "nothing to compute anew"
-    )
+    assert worth(learner, Plan(loop=True), arithmetic, 60, 100) == [Plan(loop=True, compiled=True)]
+    memory = {"one iteration, loop+recompute": 30.0}
+    assert worth(learner, Plan(loop=True, recompute=True), memory, 60, 1) == [Plan(loop=True, recompute=True, compiled=True)]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system tells the larger of parent's and child's")

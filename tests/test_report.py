@@ -92,6 +92,13 @@ def test_curves_are_drawn_where_a_mean_is_infinite_too(tmp_path: Path) -> None:
     assert plots.png(figure).startswith(b"\x89PNG")
 
 
+def test_training_is_drawn_against_iterations() -> None:
+    rows = [{"iteration": 0, "engine": "vmap"}, {"iteration": 100, "loss": 2.0}, {"iteration": 200, "loss": 1.0}]
+    [panel] = plots.training([*rows, {"iteration": 200, "val": 1.5}], "MAML").axes
+    drawn = {str(line.get_label()): torch.tensor(line.get_xydata()).tolist() for line in panel.lines}
+    assert drawn == {"meta-batches": [[100, 2.0], [200, 1.0]], "validation tasks": [[200, 1.5]]}
+
+
 def test_other_settings_stand_in_a_row_of_their_own(tmp_path: Path) -> None:
     listed = entries(write(tmp_path, row(0), row(0, rate=0.5, iterations=9)))
     assert [e.changed for e in report.headline(listed)] == ["", "iterations 9, rate 0.5"]

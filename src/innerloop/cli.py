@@ -24,7 +24,7 @@ from innerloop.evaluate import Scores, compare, evaluate, predict
 from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, adapts, folder_of, prior_of, trial_of
 from innerloop.folders import input_colours, input_shape, predict_images
 from innerloop.images.commands import DATA
-from innerloop.train import Diverged, Stopped
+from innerloop.train import Diverged, Stopped, logged
 
 out = Console(highlight=False, markup=False)
 
@@ -110,10 +110,14 @@ def _draw(folder: Path, row: report.Row) -> list[str]:
 
     trial, _ = trial_of(folder)
     prior = prior_of(folder, trial)
+    title = experiments.catalogue()[row["experiment"]].title
     figures = {"curves.png": plots.curves(report.entries([row], experiments.catalogue()))}
+    lines = logged(folder)
+    if any("loss" in line for line in lines):
+        figures["training.png"] = plots.training(lines, title)
     rates = {case: scored["rate"] for case, scored in row["cases"].items()}
     if trial.pictured:
-        figures["fits.png"] = plots.fits(trial, prior, rates, experiments.catalogue()[row["experiment"]].title)
+        figures["fits.png"] = plots.fits(trial, prior, rates, title)
     for name, figure in figures.items():
         checkpoint.write_whole(folder / name, plots.png(figure))
     return list(figures)
@@ -283,8 +287,9 @@ def report_(given: Report) -> None:
             for name, figure in curves.items()
         }
         for place in places:
-            for file in sorted(place.rglob("*fits*.png")) if place.is_dir() else []:
-                figures[f"Fits: {file.relative_to(place)}"] = file.read_bytes()
+            for kind, pattern in (("Training", "training.png"), ("Fits", "*fits*.png")):
+                for file in sorted(place.rglob(pattern)) if place.is_dir() else []:
+                    figures[f"{kind}: {file.relative_to(place)}"] = file.read_bytes()
         checkpoint.write_whole(given.html, report.page(listed, figures))
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -56,6 +57,21 @@ def curves(listed: Sequence[Entry]) -> Figure:
     panels[0].set_ylabel(f"{listed[0].metric.name}  (× the paper's number)")
     shown = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(shown.values(), shown.keys(), fontsize=8, loc="outside lower center", ncols=min(len(shown), 4))
+    return figure
+
+
+def training(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Loss against iterations, of the meta-batches and of the validation tasks: the lines that ``train`` logs."""
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    panel = figure.subplots()
+    panel.set_title(title, fontsize=10)
+    for key, label, colour, width in (("loss", "meta-batches", "#9aa5b1", 1.0), ("val", "validation tasks", COLOURS[0], 1.8)):
+        at = [(row["iteration"], row[key]) for row in rows if key in row]
+        if at:
+            panel.plot(*zip(*at, strict=True), color=colour, lw=width, label=label, marker="o" if len(at) < 30 else "", ms=3)
+    panel.set(xlabel="iterations", ylabel="loss", yscale="log")
+    panel.grid(alpha=0.25, which="both")
+    panel.legend(fontsize=8)
     return figure
 
 

@@ -418,6 +418,12 @@ def _restore(
     return about["iteration"], kept["pending"].tolist(), Plan(**about["plan"]), about["seconds"]
 
 
+def logged(folder: Path) -> list[Row]:
+    """The lines that a run has logged; none where it was not trained."""
+    file = folder / METRICS
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
 @contextmanager
 def _log(folder: Path | None, first: int, began: float, track: bool, also: Callable[[Row], None]) -> Iterator[Callable[[Row], None]]:
     """A function that writes a line of metrics; lines after iteration ``first`` of an earlier start are dropped."""

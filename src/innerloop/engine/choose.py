@@ -25,7 +25,7 @@ TOGETHER = 1.5
 """How many times faster than a loop vmap is where it pays to do tasks together.
 
 Then, or where calls take the time, one graph of all steps and tasks is compiled; otherwise a step
-alone, run task by task.
+alone, run task by task, and computed again on the way back where memory does not hold the graphs of all.
 """
 
 UNROLLED = 10
@@ -100,7 +100,8 @@ def _worth_compiling(learner: Learner, best: Plan, seconds: dict[str, float], it
     vmapped = min((s for key, s in seconds.items() if "vmap" in key), default=float("inf"))
     if loop > TOGETHER * vmapped or loop / n / (len(learner.steps) + 1) < CALLS_ALONE:
         return [Plan(chunk=best.chunk, compiled=True, recompute=len(learner.steps) > UNROLLED)]
-    return [Plan(loop=True, recompute=len(learner.steps) > 1, compiled=True)]
+    fits = _key(Plan(loop=True)) in seconds
+    return [Plan(loop=True, recompute=not fits, compiled=True)]
 
 
 def _compiled(

@@ -6,16 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._guards import TracingContext, tracing
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functionalize, vjp
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 Built = Callable[..., Any]
+Known = dict[Any, Built]
 
 
-def compiled(f: Callable[..., Any], known: dict[Any, Built] | None = None) -> Callable[..., Any]:
+def compiled(f: Callable[..., Any], known: Known | None = None) -> Callable[..., Any]:
     """``f`` of nested tuples, lists and dicts of tensors, compiled at its first call with tensors of such shapes.
 
     Tracing runs the Python of ``f`` once and keeps the operations, those of nested
@@ -35,33 +38,120 @@ def compiled(f: Callable[..., Any], known: dict[Any, Built] | None = None) -> Ca
 
     def run(*inputs: Any) -> Any:
         leaves, layout = pytree.tree_flatten(inputs)
-        key = (layout, *((t.shape, t.stride(), t.dtype, t.device) for t in leaves))
+        key = (layout, *_shapes(leaves))
         if key not in by_shape:
-            by_shape[key] = _build(f, leaves, layout, known)
+            flat, out_layouts = _flat(f, layout)
+            by_shape[key] = _built(_traced(flat, leaves), leaves, known), out_layouts[-1]
         call, out_layout = by_shape[key]
         return pytree.tree_unflatten(call(*leaves), out_layout)
 
     return run
 
 
-def _build(f: Callable[..., Any], leaves: list[Tensor], layout: Any, known: dict[Any, Built]) -> tuple[Built, Any]:
-    out_layout: list[Any] = []
+def compiled_vjp(f: Callable[..., Any], known: Known | None = None) -> Callable[..., tuple[Any, Callable[[Any], Any]]]:
+    """``(x, *rest) → (f(x, *rest), v ↦ (vᵀ ∂f/∂x,))``, like ``torch.func.vjp``, both compiled.
 
-    def flat(*flat_inputs: Tensor) -> list[Tensor]:
-        results, found = pytree.tree_flatten(f(*pytree.tree_unflatten(list(flat_inputs), layout)))
-        out_layout.append(found)
+    The graph of f and of its product is traced as one and cut in two where the least has to be
+    kept in between; what is cheap is computed a second time instead (PyTorch's min-cut
+    partitioner). The product holds what is kept, and may be called more than once.
+
+    >>> square = compiled_vjp(lambda x, factor: factor * x**2)
+    >>> y, product = square(torch.tensor(3.0), torch.tensor(2.0))
+    >>> y, product(torch.tensor(1.0))
+    (tensor(18.), (tensor(12.),))
+    """
+    by_shape: dict[Any, tuple[Built, Any, Built]] = {}
+    known = {} if known is None else known
+
+    def run(x: Any, *rest: Any) -> tuple[Any, Callable[[Any], Any]]:
+        leaves, layout = pytree.tree_flatten((x, *rest))
+        key = (layout, *_shapes(leaves))
+        if key not in by_shape:
+            by_shape[key] = _cut(f, leaves, layout, known)
+        ahead, out_layout, back = by_shape[key]
+        results = ahead(*leaves)
+        values, kept = results[: out_layout.num_leaves], results[out_layout.num_leaves :]
+
+        def product(v: Any) -> Any:
+            return (pytree.tree_unflatten(back(*kept, *pytree.tree_leaves(v)), pytree.tree_structure(x)),)
+
+        return pytree.tree_unflatten(values, out_layout), product
+
+    return run
+
+
+def _cut(f: Callable[..., Any], leaves: list[Tensor], layout: Any, known: Known) -> tuple[Built, Any, Built]:
+    """``(leaves) → (f's value, kept)``, the layout of that value, and ``(kept, cotangents) → products``."""
+    flat, out_layouts = _flat(f, layout)
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        values = flat(*map(fake.from_tensor, leaves))
+    from torch._functorch.partitioners import min_cut_rematerialization_partition  # here, as it takes a second to import
+
+    n = len(leaves)
+
+    def joint(*given: Tensor) -> list[Tensor]:
+        x, *rest = pytree.tree_unflatten(list(given[:n]), layout)
+        value, product, *_ = vjp(lambda x: f(x, *rest), x)
+        (through,) = product(pytree.tree_unflatten(list(given[n:]), out_layouts[-1]))
+        return [*pytree.tree_leaves(value), *pytree.tree_leaves(through)]
+
+    cotangents = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in values]
+    graph = _traced(joint, [*leaves, *cotangents])
+    if any(node.target._schema.is_mutable for node in graph.graph.nodes if isinstance(node.target, OpOverload)):
+        graph = _traced(functionalize(graph), [*leaves, *cotangents])  # the partitioner wants nothing written in place
+    # The partitioner knows inputs and cotangents by these names.
+    for k, node in enumerate(graph.graph.find_nodes(op="placeholder")):
+        node.name = node.target = f"primals_{k + 1}" if k < n else f"tangents_{k - n + 1}"
+    graph.recompile()
+    with tracing(TracingContext(FakeTensorMode())):
+        ahead, back = min_cut_rematerialization_partition(graph, [*leaves, *cotangents], num_fwd_outputs=len(values))
+    return _built(ahead, leaves, known), out_layouts[-1], _by_shape(back, known)
+
+
+def _flat(f: Callable[..., Any], layout: Any) -> tuple[Callable[..., list[Tensor]], list[Any]]:
+    """``f`` from a list of tensors to a list of tensors, and the list that its results' layout is put on when it runs."""
+    out_layouts: list[Any] = []
+
+    def flat(*leaves: Tensor) -> list[Tensor]:
+        results, found = pytree.tree_flatten(f(*pytree.tree_unflatten(list(leaves), layout)))
+        out_layouts.append(found)
         return results
 
-    # In evaluation mode, as the numbers are derivatives already and nothing is to be kept for another.
+    return flat, out_layouts
+
+
+def _traced(flat: Callable[..., list[Tensor]], leaves: list[Tensor]) -> GraphModule:
+    # Without autograd, as the numbers are derivatives already and nothing is to be kept for another.
     with torch.no_grad():
-        graph: GraphModule = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
-        shapes = [(t.shape, t.stride(), t.dtype, t.device) for t in leaves]
-        key = (graph.code, *shapes, *(id(t) for t in _constants(graph)))
-        if key not in known:
-            # A shape environment, though no shape varies: without one Inductor's cache on disk is not used.
-            with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):
-                known[key] = torch._inductor.compile(graph, leaves)  # type: ignore[attr-defined]
-    return known[key], out_layout[-1]
+        return make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
+
+
+def _built(graph: GraphModule, leaves: list[Tensor], known: Known) -> Built:
+    key = (graph.code, _shapes(leaves), *(id(t) for t in _constants(graph)))
+    if key not in known:
+        # Fake tensors of fixed shapes: of real ones Inductor takes every size for a variable.
+        # And with a shape environment, though no shape varies: without one its cache on disk is not used.
+        fake = FakeTensorMode(shape_env=ShapeEnv())
+        fixed = [fake.from_tensor(t, static_shapes=True) for t in leaves]
+        with torch.no_grad(), tracing(TracingContext(fake)):
+            known[key] = torch._inductor.compile(graph, fixed)  # type: ignore[attr-defined]
+    return known[key]
+
+
+def _by_shape(graph: GraphModule, known: Known) -> Built:
+    built: dict[Any, Built] = {}
+
+    def run(*leaves: Tensor) -> Any:
+        shapes = _shapes(leaves)
+        if shapes not in built:
+            built[shapes] = _built(graph, list(leaves), known)
+        return built[shapes](*leaves)
+
+    return run
+
+
+def _shapes(leaves: Any) -> tuple[Any, ...]:
+    return tuple((t.shape, t.stride(), t.dtype, t.device) for t in leaves)
 
 
 def _constants(graph: GraphModule) -> list[Any]:

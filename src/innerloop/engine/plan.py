@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -10,9 +11,9 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from innerloop.batches import chunks, count, one
-from innerloop.engine.compiled import compiled
+from innerloop.engine.compiled import compiled, compiled_vjp
 from innerloop.engine.memory import keep_freed_memory
-from innerloop.engine.recompute import recomputed
+from innerloop.engine.stepwise import stepwise
 from innerloop.errors import InputError, nearest
 from innerloop.learner import Learner, Task, meta_loss, task_loss
 from innerloop.params import Params
@@ -29,9 +30,11 @@ class Plan:
     Args:
         loop: one task after the other, instead of all of a chunk at once by vmap.
         chunk: tasks that are in memory together, all where None; gradients add up over chunks.
-        recompute: keep no graph of a step but compute it a second time on the way back: memory
-            and compile time of one step, for a third more work.
+        recompute: keep the graph of the last step only and compute the others a second time on the
+            way back: memory of one step, for a third more work.
         compiled: by ``torch.compile``'s Inductor, inner gradients and all; pays for itself in long runs.
+            A step and its product alone, used for every step, in a loop or where steps are
+            recomputed; all steps as one graph otherwise, which takes longer to build with each.
     """
 
     loop: bool = False
@@ -67,16 +70,16 @@ def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
     """
     keep_freed_memory()
     known: dict[Any, Any] = {}
-
-    def build(piece: Callable[..., Any]) -> Callable[..., Any]:
-        return compiled(piece, known) if plan.compiled else piece
-
-    if plan.recompute:
-        piece = recomputed(learner, plan.loop, build)
-    else:
+    if plan.compiled and (plan.recompute or plan.loop):
+        piece = stepwise(learner, plan.loop, plan.recompute, partial(compiled, known=known), partial(compiled_vjp, known=known))
+    elif plan.compiled:
         # torch.compile has no double backward through autograd; a graph of nested torch.func.grad
         # has it written out. So the gradient is taken inside of what is compiled.
-        piece = build(grad_and_value(task_loss(learner) if plan.loop else meta_loss(learner)))
+        piece = compiled(grad_and_value(meta_loss(learner)))
+    elif plan.recompute:
+        piece = stepwise(learner, plan.loop)
+    else:
+        piece = grad_and_value(task_loss(learner) if plan.loop else meta_loss(learner))
 
     def whole(params: Params, tasks: Task) -> tuple[Params, Tensor]:
         n = count(tasks)

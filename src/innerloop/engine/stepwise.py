@@ -1,7 +1,7 @@
-"""The meta-gradient by walking the path twice: memory for the graph of one step, however many there are."""
+"""The meta-gradient step by step: compiled pieces that serve every step, and memory for the graph of one, however many there are."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -14,59 +14,55 @@ from innerloop.learner import Batch, Learner, Step, Task
 from innerloop.params import Params
 
 Transform = Callable[[Callable[..., Any]], Callable[..., Any]]
+Product = Callable[[Params], Any]
 
 
-def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> Callable[[Params, Task], tuple[Params, Tensor]]:
-    """``(params, tasks) → (gradient, loss)``: forward keeping parameters only, then back with one product a step.
+def with_product(f: Callable[..., Any]) -> Callable[..., tuple[Any, Product]]:
+    """``(x, *rest) → (f(x, *rest), v ↦ vᵀ ∂f/∂x)``."""
+
+    def run(x: Any, *rest: Any) -> tuple[Any, Product]:
+        value, product, *_ = vjp(lambda x: f(x, *rest), x)
+        return value, product
+
+    return run
+
+
+def stepwise(
+    learner: Learner, loop: bool, recompute: bool = True, build: Transform = lambda f: f, differentiate: Transform = with_product
+) -> Callable[[Params, Task], tuple[Params, Tensor]]:
+    """``(params, tasks) → (gradient, loss)``: forward along the path, then back with one product a step.
 
     With φₖ₊₁ = sₖ(φₖ) and the loss Σ wₖ L(φₖ), cotangents go from the path's end to its start,
 
         v_K = w_K ∇L(φ_K),    vₖ = wₖ ∇L(φₖ) + (∂sₖ/∂φₖ)ᵀ vₖ₊₁,
 
-    and v₀ is the meta-gradient. The product with a gradient step is v − rate · H v. Each product
-    computes its step a second time: a third more work than keeping all graphs, in a fraction
-    of their memory. The last step is computed once, together with the loss behind it.
+    and v₀ is the meta-gradient. The product with a gradient step is v − rate · H v.
 
     Args:
         loop: the batch is a single task, not a stack of them.
-        build: makes of a piece (a step, its product, the gradient of the loss or of a step with
-            the loss behind it) what is run, such as ``compiled``; a piece is built once, however
-            often its step is repeated.
+        recompute: keep the parameters of each step but the graph of the last one only, and compute
+            the others a second time on the way back: a third more work than keeping all graphs,
+            in the memory of one.
+        build: makes of the gradient of the loss what is run, such as ``compiled``.
+        differentiate: makes of a step what gives its value and its product, such as
+            ``compiled_vjp``; called once for each step, however often that is repeated.
     """
 
     def over_tasks(f: Callable[..., Any]) -> Callable[..., Any]:
         return f if loop else vmap(f, in_dims=(0, None, 0), randomness="different")
 
-    def moving(step: Step) -> Callable[[Params, Params, Batch], Params]:
+    @cache
+    def taken(step: Step) -> Callable[..., tuple[Params, Product]]:
         def of_one(own: Params, shared: Params, batch: Batch) -> Params:
             point = {**shared, **own}
             return {name: p for name, p in step(point, batch).items() if p is not point.get(name)}
 
-        return over_tasks(of_one)
-
-    @cache
-    def forward(step: Step) -> Callable[..., Params]:
-        return build(moving(step))
-
-    @cache
-    def product(step: Step) -> Callable[..., tuple[Params, Params]]:
-        def back(own: Params, shared: Params, batch: Batch, cotangent: Params) -> tuple[Params, Params]:
-            return vjp(lambda o, s: moving(step)(o, s, batch), own, shared)[1](cotangent)
-
-        return build(back)
+        return differentiate(lambda both, batch: over_tasks(of_one)(*both, batch))
 
     def mean_loss(own: Params, shared: Params, query: Batch) -> Tensor:
         return over_tasks(lambda o, s, q: learner.loss({**s, **o}, q))(own, shared, query).mean()
 
     judge = build(grad_and_value(mean_loss, argnums=(0, 1)))
-
-    @cache
-    def ending(step: Step) -> Callable[..., tuple[tuple[Params, Params], Tensor]]:
-        def loss_behind(own: Params, shared: Params, batch: Batch, query: Batch) -> Tensor:
-            return mean_loss({**own, **moving(step)(own, shared, batch)}, shared, query)
-
-        return build(grad_and_value(loss_behind, argnums=(0, 1)))
-
     moved: set[str] = set()
 
     def gradient(params: Params, tasks: Task) -> tuple[Params, Tensor]:
@@ -78,38 +74,33 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
             own = {name: p if loop else p.expand(n, *p.shape).contiguous() for name, p in params.items() if name in moved}
             shared = {name: p for name, p in params.items() if name not in moved}
 
-            tape: list[tuple[Step, Batch, Tensor, Iterable[str]]] = []
+            tape: list[_Taken] = []
 
             def recorded(step: Step) -> Step:
-                def forward_once(point: Params, batch: Batch) -> Params:
+                def forward(point: Params, batch: Batch) -> Params:
+                    if recompute and tape:
+                        tape[-1].product = None
                     random = _random(device)
-                    reached = forward(step)(point, shared, batch)
-                    tape.append((step, batch, random, reached.keys()))
+                    reached, product = taken(step)((point, shared), batch)
+                    tape.append(_Taken(step, batch, random, reached.keys(), product))
                     return {**point, **reached}
 
-                return forward_once
+                return forward
 
-            # The last step is left to the end of the path, where the loss is.
-            steps, support, query = learner.steps, tasks.support, tasks.query
-            listed = isinstance(support, list)
-            earlier = replace(learner, steps=tuple(map(recorded, steps[:-1])), weights=(1.0,))
-            path = earlier.adapt(own, support[:-1] if listed else support)
-            *inner, last = [0.0] * (len(steps) + 1 - len(learner.weights)) + list(learner.weights)
-            if steps:
-                (back, common), loss = ending(steps[-1])(path[-1], shared, support[-1] if listed else support, query)
-            else:
-                (back, common), loss = judge(path[-1], shared, query)
-            back, common, loss = _scaled(back, last), _scaled(common, last), last * loss
+            path = replace(learner, steps=tuple(map(recorded, learner.steps)), weights=(1.0,)).adapt(own, tasks.support)
+            weights = [0.0] * (len(path) - len(learner.weights)) + list(learner.weights)
+            (back, common), loss = judge(path[-1], shared, tasks.query)
+            back, common, loss = _scaled(back, weights[-1]), _scaled(common, weights[-1]), weights[-1] * loss
             after = _random(device)
-            for k, weight in reversed(list(enumerate(inner))):
-                if k < len(tape):
-                    step, batch, random, reached = tape[k]
-                    _random(device, random)  # so that the step draws what it drew before
-                    cotangent = {name: back.pop(name) for name in reached}
-                    through, through_common = product(step)(path[k], shared, batch, cotangent)
-                    back, common = _plus(back, through), _plus(common, through_common)
+            for point, weight in zip(reversed(path[:-1]), reversed(weights[:-1]), strict=True):
+                there = tape.pop()
+                if there.product is None:
+                    _random(device, there.random)  # so that the step draws what it drew before
+                    _, there.product = taken(there.step)((point, shared), there.batch)
+                ((through, through_common),) = there.product({name: back.pop(name) for name in there.reached})
+                back, common = _plus(back, through), _plus(common, through_common)
                 if weight:
-                    (here, here_common), value = judge(path[k], shared, query)
+                    (here, here_common), value = judge(point, shared, tasks.query)
                     back, common = _plus(back, _scaled(here, weight)), _plus(common, _scaled(here_common, weight))
                     loss = loss + weight * value
             _random(device, after)
@@ -117,6 +108,17 @@ def recomputed(learner: Learner, loop: bool, build: Transform = lambda f: f) -> 
         return {name: both[name] for name in params}, loss
 
     return gradient
+
+
+@dataclass
+class _Taken:
+    """A step that was taken, and what the way back needs of it."""
+
+    step: Step
+    batch: Batch
+    random: Tensor
+    reached: Iterable[str]
+    product: Product | None
 
 
 def _moved(learner: Learner, params: Params, tasks: Task) -> set[str]:
