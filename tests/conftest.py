@@ -26,6 +26,8 @@ EAGER = [
     Plan(loop=True),
     Plan(chunk=2),
     Plan(chunk=1),
+    Plan(stepwise=True, chunk=2),
+    Plan(loop=True, stepwise=True),
     Plan(recompute=True),
     Plan(recompute=True, chunk=2),
     Plan(loop=True, recompute=True),

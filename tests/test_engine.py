@@ -21,7 +21,7 @@ from innerloop.engine.stepwise import stepwise, with_product
 from innerloop.params import Params
 from innerloop.steps import descend
 
-RECOMPUTED = [Plan(recompute=True), Plan(loop=True, recompute=True)]
+STEPWISE = [Plan(stepwise=True), Plan(loop=True, stepwise=True), Plan(recompute=True), Plan(loop=True, recompute=True)]
 
 
 def open_gate(params: Params, batch: Any) -> Params:
@@ -37,16 +37,16 @@ def gated() -> Learner:
     return Learner(prior, (open_gate, descend(loss, 0.1), descend(loss, 0.05, "net.0")), loss, prepared=1)
 
 
-@pytest.mark.parametrize("plan", RECOMPUTED, ids=str)
-def test_any_pure_step_can_be_recomputed(plan: Plan, waves: Task) -> None:
+@pytest.mark.parametrize("plan", STEPWISE, ids=str)
+def test_any_pure_step_can_be_taken_stepwise(plan: Plan, waves: Task) -> None:
     learner = gated()
     torch.testing.assert_close(
         meta_gradient(learner, plan)(learner.prior, waves), meta_gradient(learner)(learner.prior, waves), rtol=1e-10, atol=1e-12
     )
 
 
-@pytest.mark.parametrize("plan", RECOMPUTED, ids=str)
-def test_a_meta_step_can_be_recomputed(plan: Plan, waves: Task) -> None:
+@pytest.mark.parametrize("plan", STEPWISE, ids=str)
+def test_a_meta_step_can_be_taken_stepwise(plan: Plan, waves: Task) -> None:
     """A gradient step on a meta-loss, which is what meta-meta-learning is: three nested derivatives."""
     base = built("maml", steps=1)
     learner = Learner(base.prior, (descend(meta_loss(base), 0.1), *base.steps), base.loss)
@@ -58,7 +58,7 @@ def test_a_meta_step_can_be_recomputed(plan: Plan, waves: Task) -> None:
     torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, tasks), expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("plan", [Plan(loop=True), *RECOMPUTED], ids=str)
+@pytest.mark.parametrize("plan", [Plan(loop=True), *STEPWISE], ids=str)
 @pytest.mark.parametrize("weights", [(0.2, 0.3, 0.5), (0.1, 0.2, 0.3, 0.4), (1.0, 0.0), (0.5, 0.0, 0.25, 0.25)])
 def test_losses_along_the_path(plan: Plan, weights: tuple[float, ...], waves: Task) -> None:
     learner = replace(built("maml", steps=3), weights=weights)
@@ -73,8 +73,8 @@ def test_losses_along_the_path(plan: Plan, weights: tuple[float, ...], waves: Ta
     torch.testing.assert_close(found, (expected, value), rtol=1e-10, atol=1e-12, check_dtype=False)
 
 
-@pytest.mark.parametrize("plan", RECOMPUTED, ids=str)
-def test_a_learner_without_steps_can_be_recomputed(plan: Plan, waves: Task) -> None:
+@pytest.mark.parametrize("plan", STEPWISE, ids=str)
+def test_a_learner_without_steps_has_a_plan_of_steps(plan: Plan, waves: Task) -> None:
     learner = il.pretrained(net := nn.Linear(1, 1).double(), il.mse(net))
     torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, waves), meta_gradient(learner)(learner.prior, waves))
 
@@ -85,7 +85,7 @@ def test_weights_must_fit_the_path() -> None:
     assert replace(built("maml"), weights=(0.2, 0.3, 0.5)).taking(1).weights == (0.3, 0.5)
 
 
-@pytest.mark.parametrize("plan", RECOMPUTED, ids=str)
+@pytest.mark.parametrize("plan", STEPWISE, ids=str)
 def test_a_recomputed_step_draws_what_it_drew(plan: Plan) -> None:
     """With dropout in the inner loop, the way back must see the masks of the way there."""
     net = nn.Sequential(nn.Linear(1, 32), nn.Dropout(0.5), nn.Linear(32, 1)).double()
@@ -99,7 +99,7 @@ def test_a_recomputed_step_draws_what_it_drew(plan: Plan) -> None:
         torch.manual_seed(0)
         return *gradient(learner.prior, tasks), torch.rand(1)
 
-    torch.testing.assert_close(seeded(plan), seeded(replace(plan, recompute=False)))
+    torch.testing.assert_close(seeded(plan), seeded(Plan(loop=plan.loop)))
 
 
 def test_a_repeated_step_is_built_once(waves: Task) -> None:
@@ -199,7 +199,7 @@ def test_only_what_moves_is_kept_for_each_task(waves: Task) -> None:
 
 def test_engines_have_names() -> None:
     assert ("auto", *map(str, (Plan.named(name) for name in ENGINES[1:]))) == ENGINES
-    assert len(ENGINES) == 9
+    assert len(ENGINES) == 13
     assert Plan.named("auto") is None
 
 
@@ -238,10 +238,11 @@ def test_auto_compiles_by_what_takes_the_time() -> None:
     worth = module._worth_compiling
     assert worth(learner, Plan(), calls, 59, 100) == []
     assert worth(learner, Plan(), calls, 60, 100) == [Plan(compiled=True)]
-    assert worth(many, Plan(chunk=7), calls, 60, 100) == [Plan(chunk=7, compiled=True, recompute=True)]
+    assert worth(many, Plan(chunk=7), calls, 60, 100) == [Plan(chunk=7, stepwise=True, compiled=True)], "compiles in the time of one step"
     assert worth(learner, Plan(loop=True), calls, 60, 100) == [Plan(compiled=True)]
-    assert worth(learner, Plan(), {**arithmetic, "one iteration, vmap": 15.0}, 60, 100) == [Plan(compiled=True)]
-    assert worth(learner, Plan(loop=True), arithmetic, 60, 100) == [Plan(loop=True, compiled=True)]
+    together = {**arithmetic, "one iteration, vmap": 15.0}
+    assert worth(learner, Plan(), together, 60, 100) == [Plan(stepwise=True, compiled=True)]
+    assert worth(learner, Plan(loop=True), arithmetic, 60, 100) == [Plan(loop=True, stepwise=True, compiled=True)]
     memory = {"one iteration, loop+recompute": 30.0}
     assert worth(learner, Plan(loop=True, recompute=True), memory, 60, 1) == [Plan(loop=True, recompute=True, compiled=True)]
 
@@ -296,7 +297,7 @@ def test_freed_memory_is_used_again() -> None:
     assert run(MALLOC_MMAP_THRESHOLD_="65536") == "False\nFalse\n", "a setting of the user's own stays"
 
 
-def test_a_chunk_of_one_task_and_the_whole_batch_agree_for_a_recomputed_network_of_images() -> None:
+def test_a_chunk_of_one_task_and_the_whole_batch_agree_step_by_step_for_a_network_of_images() -> None:
     net = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Tanh(), nn.Flatten(), nn.Linear(36, 3)
     ).double()
@@ -305,6 +306,6 @@ def test_a_chunk_of_one_task_and_the_whole_batch_agree_for_a_recomputed_network_
     x, y = torch.randn(3, 6, 1, 5, 5, generator=g, dtype=torch.float64), torch.randint(0, 3, (3, 6), generator=g)
     tasks = Task((x, y), (x.flip(1), y.flip(1)))
     expected = meta_gradient(learner, Plan(loop=True))(learner.prior, tasks)
-    for plan in (*RECOMPUTED, Plan(recompute=True, chunk=1)):
+    for plan in (*STEPWISE, Plan(recompute=True, chunk=1)):
         torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, tasks), expected, rtol=1e-10, atol=1e-12)
     assert one(tasks, 0).support[0].shape == x.shape[1:]

@@ -121,7 +121,7 @@ def stock(net: nn.Module) -> il.learner.Loss:
 
 @pytest.mark.parametrize(
     "plan",
-    [Plan(loop=True), Plan(), Plan(recompute=True), Plan(loop=True, recompute=True), Plan(loop=True, recompute=True, compiled=True)],
+    [Plan(loop=True), Plan(), Plan(recompute=True), Plan(loop=True, recompute=True), Plan(loop=True, stepwise=True, compiled=True)],
     ids=str,
 )
 def test_the_meta_gradient_is_that_of_torchs_layers(plan: Plan) -> None:

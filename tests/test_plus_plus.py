@@ -83,7 +83,7 @@ def test_every_plan_gives_the_same_meta_gradient(plan: Plan) -> None:
     torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, tasks), expected, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("plan", [Plan(compiled=True), Plan(loop=True, recompute=True, compiled=True)], ids=str)
+@pytest.mark.parametrize("plan", [Plan(compiled=True), Plan(stepwise=True, compiled=True)], ids=str)
 def test_compiled_equals_eager(plan: Plan, waves: Task) -> None:
     """With few layers and one step, as every step is compiled for itself."""
     net = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Tanh(), nn.Linear(4, 1)).double()

@@ -22,14 +22,10 @@ CALLS_ALONE = 0.02
 """Seconds of a step of one task, or of its query, up to which we say that calls take them and not arithmetic."""
 
 TOGETHER = 1.5
-"""How many times faster than a loop vmap is where it pays to do tasks together.
-
-Then, or where calls take the time, one graph of all steps and tasks is compiled; otherwise a step
-alone, run task by task, and computed again on the way back where memory does not hold the graphs of all.
-"""
+"""How many times faster than a loop vmap is where it pays to compile for all tasks together, not for one."""
 
 UNROLLED = 10
-"""Steps up to which the graph of all of them is compiled; the time that takes grows with each."""
+"""Steps up to which the graph of all of them is compiled where calls take the time; to compile it takes longer with each."""
 
 
 def choose(
@@ -98,10 +94,12 @@ def _worth_compiling(learner: Learner, best: Plan, seconds: dict[str, float], it
         return []
     loop = min(s for key, s in seconds.items() if "loop" in key)
     vmapped = min((s for key, s in seconds.items() if "vmap" in key), default=float("inf"))
-    if loop > TOGETHER * vmapped or loop / n / (len(learner.steps) + 1) < CALLS_ALONE:
-        return [Plan(chunk=best.chunk, compiled=True, recompute=len(learner.steps) > UNROLLED)]
+    if loop / n / (len(learner.steps) + 1) < CALLS_ALONE:
+        return [Plan(chunk=best.chunk, stepwise=len(learner.steps) > UNROLLED, compiled=True)]
+    if loop > TOGETHER * vmapped:
+        return [Plan(chunk=best.chunk, stepwise=True, compiled=True)]
     fits = _key(Plan(loop=True)) in seconds
-    return [Plan(loop=True, recompute=not fits, compiled=True)]
+    return [Plan(loop=True, stepwise=fits, recompute=not fits, compiled=True)]
 
 
 def _compiled(

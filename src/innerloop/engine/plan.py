@@ -20,7 +20,10 @@ from innerloop.params import Params
 
 MetaGradient = Callable[[Params, Task], tuple[Params, Tensor]]
 
-ENGINES = ("auto", *("+".join(part for part in parts if part) for parts in product(("vmap", "loop"), ("", "recompute"), ("", "compile"))))
+ENGINES = (
+    "auto",
+    *("+".join(part for part in parts if part) for parts in product(("vmap", "loop"), ("", "stepwise", "recompute"), ("", "compile"))),
+)
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,24 @@ class Plan:
     Args:
         loop: one task after the other, instead of all of a chunk at once by vmap.
         chunk: tasks that are in memory together, all where None; gradients add up over chunks.
-        recompute: keep the graph of the last step only and compute the others a second time on the
-            way back: memory of one step, for a third more work.
+        stepwise: the gradient goes back along the path by a vector-Jacobian product for each step. One
+            step and its product is compiled and serves every step; otherwise all steps are one
+            graph, which is faster where calls take the time, and takes longer to compile with each step.
+        recompute: stepwise, and of all steps but the last only the parameters are kept, and the step
+            is computed a second time: memory of one step, for a third more work.
         compiled: by ``torch.compile``'s Inductor, inner gradients and all; pays for itself in long runs.
-            A step and its product alone, used for every step, in a loop or where steps are
-            recomputed; all steps as one graph otherwise, which takes longer to build with each.
     """
 
     loop: bool = False
     chunk: int | None = None
-    compiled: bool = False
+    stepwise: bool = False
     recompute: bool = False
+    compiled: bool = False
 
     def __str__(self) -> str:
         chunk = f", {self.chunk} tasks at a time" if self.chunk and not self.loop else ""
-        parts = ("loop" if self.loop else "vmap", "recompute" if self.recompute else "", "compile" if self.compiled else "")
+        path = "recompute" if self.recompute else "stepwise" if self.stepwise else ""
+        parts = ("loop" if self.loop else "vmap", path, "compile" if self.compiled else "")
         return "+".join(part for part in parts if part) + chunk
 
     @staticmethod
@@ -54,7 +60,7 @@ class Plan:
             raise InputError(f"no engine {engine!r}; {nearest(engine, ENGINES)}")
         if chunk is not None and chunk < 1:
             raise InputError(f"chunk is {chunk}; give the number of tasks that fit in memory together, 1 or more")
-        return None if engine == "auto" else Plan("loop" in engine, chunk, "compile" in engine, "recompute" in engine)
+        return None if engine == "auto" else Plan("loop" in engine, chunk, "stepwise" in engine, "recompute" in engine, "compile" in engine)
 
 
 def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
@@ -69,17 +75,15 @@ def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
     ({'net.weight': tensor([[-0.2500]])}, tensor(0.1250))
     """
     keep_freed_memory()
-    known: dict[Any, Any] = {}
-    if plan.compiled and (plan.recompute or plan.loop):
-        piece = stepwise(learner, plan.loop, plan.recompute, partial(compiled, known=known), partial(compiled_vjp, known=known))
-    elif plan.compiled:
-        # torch.compile has no double backward through autograd; a graph of nested torch.func.grad
-        # has it written out. So the gradient is taken inside of what is compiled.
-        piece = compiled(grad_and_value(meta_loss(learner)))
-    elif plan.recompute:
-        piece = stepwise(learner, plan.loop)
+    built: dict[Any, Any] = {}
+    if plan.recompute or plan.stepwise:
+        pieces = (partial(compiled, known=built), partial(compiled_vjp, known=built)) if plan.compiled else ()
+        piece = stepwise(learner, plan.loop, plan.recompute, *pieces)
     else:
         piece = grad_and_value(task_loss(learner) if plan.loop else meta_loss(learner))
+        # torch.compile has no double backward through autograd; a graph of nested torch.func.grad
+        # has it written out. So the gradient is taken inside of what is compiled.
+        piece = compiled(piece, built) if plan.compiled else piece
 
     def whole(params: Params, tasks: Task) -> tuple[Params, Tensor]:
         n = count(tasks)
