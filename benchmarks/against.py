@@ -7,7 +7,7 @@ Every way to compute a meta-gradient runs in a process of its own, as threads, a
 belong to a process; the processes of a workload take turns, A B C A B C …, so that only one computes at a
 time and whatever else the machine does falls on all alike. Parts can be run alone (``--race``,
 ``--scaling``, ``--compile``, ``--memory``, ``--only PATTERN``): what they find replaces only their own
-part of the JSON. Leave the machine alone meanwhile.
+part of the JSON, a workload's row as a whole. Leave the machine alone meanwhile.
 """
 
 import argparse
@@ -319,7 +319,7 @@ def compared(load: Workload, args: argparse.Namespace, given_up: set[tuple[str, 
         own = {"TORCHINDUCTOR_CACHE_DIR": cache}
         # auto tries plans of much memory, so it chooses in a process that is not measured. ResNet-12 is
         # given what it would take, since trying the others takes minutes.
-        engine = "loop+recompute+compile" if load.network == "resnet12" else "auto"
+        engine = "loop+stepwise+compile" if load.network == "resnet12" else "auto"
         with process(expect, load, engine, own=own, patience=4 * PATIENCE) as ask:
             expected, plan, choosing = ask()
         every: dict[str, Way] = {"innerloop": plan} | ways_of(load, args)
@@ -580,8 +580,7 @@ def main() -> None:
         except Failed as problem:
             print(f"  innerloop: {problem}")
             continue
-        before = found["workloads"].get(str(load), {"ways": {}})
-        found["workloads"][str(load)] = row | {"ways": before["ways"] | row["ways"]}
+        found["workloads"][str(load)] = row  # whole: what ran in turns is compared, and nothing else
         found["workloads"] = {str(w): found["workloads"][str(w)] for w in WORKLOADS if str(w) in found["workloads"]}
         save()
     for part, measure in (("scaling", lambda: scaling(args)), ("compile", compiling), ("memory", memory)):

@@ -49,7 +49,7 @@ def compiled(f: Callable[..., Any], known: Known | None = None) -> Callable[...,
 
 
 def compiled_vjp(f: Callable[..., Any], known: Known | None = None) -> Callable[..., tuple[Any, Callable[[Any], Any]]]:
-    """``(x, *rest) → (f(x, *rest), v ↦ (vᵀ ∂f/∂x,))``, like ``torch.func.vjp``, both compiled.
+    """``(x, *rest) → (f(x, *rest), v ↦ vᵀ ∂f/∂x)``, both compiled.
 
     The graph of f and of its product is traced as one and cut in two where the least has to be
     kept in between; what is cheap is computed a second time instead (PyTorch's min-cut
@@ -58,7 +58,7 @@ def compiled_vjp(f: Callable[..., Any], known: Known | None = None) -> Callable[
     >>> square = compiled_vjp(lambda x, factor: factor * x**2)
     >>> y, product = square(torch.tensor(3.0), torch.tensor(2.0))
     >>> y, product(torch.tensor(1.0))
-    (tensor(18.), (tensor(12.),))
+    (tensor(18.), tensor(12.))
     """
     by_shape: dict[Any, tuple[Built, Any, Built]] = {}
     known = {} if known is None else known
@@ -73,7 +73,7 @@ def compiled_vjp(f: Callable[..., Any], known: Known | None = None) -> Callable[
         values, kept = results[: out_layout.num_leaves], results[out_layout.num_leaves :]
 
         def product(v: Any) -> Any:
-            return (pytree.tree_unflatten(back(*kept, *pytree.tree_leaves(v)), pytree.tree_structure(x)),)
+            return pytree.tree_unflatten(back(*kept, *pytree.tree_leaves(v)), pytree.tree_structure(x))
 
         return pytree.tree_unflatten(values, out_layout), product
 
@@ -105,7 +105,7 @@ def _cut(f: Callable[..., Any], leaves: list[Tensor], layout: Any, known: Known)
     graph.recompile()
     with tracing(TracingContext(FakeTensorMode())):
         ahead, back = min_cut_rematerialization_partition(graph, [*leaves, *cotangents], num_fwd_outputs=len(values))
-    return _built(ahead, leaves, known), out_layouts[-1], _by_shape(back, known)
+    return _built(ahead, leaves, known), out_layouts[-1], _per_shape(back, known)
 
 
 def _flat(f: Callable[..., Any], layout: Any) -> tuple[Callable[..., list[Tensor]], list[Any]]:
@@ -138,7 +138,7 @@ def _built(graph: GraphModule, leaves: list[Tensor], known: Known) -> Built:
     return known[key]
 
 
-def _by_shape(graph: GraphModule, known: Known) -> Built:
+def _per_shape(graph: GraphModule, known: Known) -> Built:
     built: dict[Any, Built] = {}
 
     def run(*leaves: Tensor) -> Any:

@@ -14,15 +14,15 @@ from innerloop.learner import Batch, Learner, Step, Task
 from innerloop.params import Params
 
 Transform = Callable[[Callable[..., Any]], Callable[..., Any]]
-Product = Callable[[Params], Any]
+Product = Callable[[Any], Any]
 
 
 def with_product(f: Callable[..., Any]) -> Callable[..., tuple[Any, Product]]:
-    """``(x, *rest) → (f(x, *rest), v ↦ vᵀ ∂f/∂x)``."""
+    """``(x, *rest) → (f(x, *rest), v ↦ vᵀ ∂f/∂x)``: a function's value, and its vector-Jacobian product."""
 
     def run(x: Any, *rest: Any) -> tuple[Any, Product]:
         value, product, *_ = vjp(lambda x: f(x, *rest), x)
-        return value, product
+        return value, lambda v: product(v)[0]
 
     return run
 
@@ -97,7 +97,7 @@ def stepwise(
                 if there.product is None:
                     _random(device, there.random)  # so that the step draws what it drew before
                     _, there.product = taken(there.step)((point, shared), there.batch)
-                ((through, through_common),) = there.product({name: back.pop(name) for name in there.reached})
+                through, through_common = there.product({name: back.pop(name) for name in there.reached})
                 back, common = _plus(back, through), _plus(common, through_common)
                 if weight:
                     (here, here_common), value = judge(point, shared, tasks.query)
