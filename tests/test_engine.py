@@ -232,19 +232,20 @@ def test_auto_goes_on_where_compiling_fails(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_auto_compiles_by_what_takes_the_time() -> None:
     module = sys.modules[choosing.__module__]
-    learner, many = built("maml", steps=5), built("maml", steps=20)
-    calls, arithmetic = {"one iteration, loop": 3.0, "one iteration, vmap": 1.0}, {"one iteration, loop": 30.0, "one iteration, vmap": 40.0}
-    calls["one iteration, vmap, 7 tasks at a time"] = 1.0
-    worth = module._worth_compiling
-    assert worth(learner, Plan(), calls, 59, 100) == []
-    assert worth(learner, Plan(), calls, 60, 100) == [Plan(compiled=True)]
-    assert worth(many, Plan(chunk=7), calls, 60, 100) == [Plan(chunk=7, stepwise=True, compiled=True)], "compiles in the time of one step"
-    assert worth(learner, Plan(loop=True), calls, 60, 100) == [Plan(compiled=True)]
-    together = {**arithmetic, "one iteration, vmap": 15.0}
-    assert worth(learner, Plan(), together, 60, 100) == [Plan(stepwise=True, compiled=True)]
-    assert worth(learner, Plan(loop=True), arithmetic, 60, 100) == [Plan(loop=True, stepwise=True, compiled=True)]
-    memory = {"one iteration, loop+recompute": 30.0}
-    assert worth(learner, Plan(loop=True, recompute=True), memory, 60, 1) == [Plan(loop=True, recompute=True, compiled=True)]
+    loop, vmap, chunked = Plan(loop=True), Plan(), Plan(chunk=7)
+
+    def compiled(steps: int, of_loop: float, of_vmap: float, together: Plan = vmap, iterations: int = 60) -> list[Plan]:
+        seconds = {f"one iteration, {loop}": of_loop, f"one iteration, {together}": of_vmap}
+        return module._worth_compiling(built("maml", steps=steps), [loop, together], seconds, iterations, 100)
+
+    assert compiled(5, 3.0, 1.0, iterations=59) == []
+    assert compiled(5, 3.0, 1.0) == [Plan(compiled=True)], "calls take the time"
+    assert compiled(5, 1.0, 2.0, chunked) == [Plan(chunk=7, compiled=True)], "no more tasks than memory holds"
+    assert compiled(20, 3.0, 1.0, chunked) == [Plan(chunk=7, stepwise=True, compiled=True)], "compiles in the time of one step"
+    assert compiled(5, 30.0, 15.0) == [Plan(stepwise=True, compiled=True)], "arithmetic does"
+    assert compiled(5, 30.0, 40.0) == [Plan(loop=True, stepwise=True, compiled=True)]
+    scarce, seconds = Plan(loop=True, recompute=True), {"one iteration, loop+recompute": 30.0}
+    assert module._worth_compiling(built("maml"), [scarce], seconds, 60, 1) == [replace(scarce, compiled=True)]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system tells the larger of parent's and child's")

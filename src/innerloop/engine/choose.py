@@ -60,8 +60,7 @@ def choose(
             raise InputError(f"engine {plan} does not work here: {_line(problem)}; {eager} would do") from problem
 
     found = {plan: meta_gradient(learner, plan) for plan in _uncompiled(learner, params, tasks, chunk, seconds)}
-    best = min(found, key=lambda plan: seconds[_key(plan)])
-    for candidate in _worth_compiling(learner, best, seconds, iterations, count(tasks)):
+    for candidate in _worth_compiling(learner, list(found), seconds, iterations, count(tasks)):
         try:
             found[candidate] = _compiled(learner, params, tasks, candidate, seconds, say)
         except Exception as problem:  # whatever the compiler or the C++ behind it raises: the run can go on without
@@ -89,17 +88,19 @@ def _uncompiled(learner: Learner, params: Params, tasks: Task, chunk: int | None
     return plans
 
 
-def _worth_compiling(learner: Learner, best: Plan, seconds: dict[str, float], iterations: int, n: int) -> list[Plan]:
-    if seconds[_key(best)] * iterations < EARNED_BACK:
+def _worth_compiling(learner: Learner, tried: list[Plan], seconds: dict[str, float], iterations: int, n: int) -> list[Plan]:
+    """What to compile, by how long the uncompiled plans took; those that memory does not hold were not tried."""
+    if min(seconds[_key(plan)] for plan in tried) * iterations < EARNED_BACK:
         return []
-    loop = min(s for key, s in seconds.items() if "loop" in key)
-    vmapped = min((s for key, s in seconds.items() if "vmap" in key), default=float("inf"))
+    together = next((plan for plan in tried if not plan.loop), None)
+    if together is None:
+        return [Plan(loop=True, recompute=True, compiled=True)]
+    loop = min(seconds[_key(plan)] for plan in tried if plan.loop)
     if loop / n / (len(learner.steps) + 1) < CALLS_ALONE:
-        return [Plan(chunk=best.chunk, stepwise=len(learner.steps) > UNROLLED, compiled=True)]
-    if loop > TOGETHER * vmapped:
-        return [Plan(chunk=best.chunk, stepwise=True, compiled=True)]
-    fits = _key(Plan(loop=True)) in seconds
-    return [Plan(loop=True, stepwise=fits, recompute=not fits, compiled=True)]
+        return [replace(together, stepwise=len(learner.steps) > UNROLLED, compiled=True)]
+    if loop > TOGETHER * seconds[_key(together)]:
+        return [replace(together, stepwise=True, compiled=True)]
+    return [Plan(loop=True, stepwise=True, compiled=True)]
 
 
 def _compiled(
