@@ -33,16 +33,16 @@ def compiled(f: Callable[..., Any], known: Known | None = None) -> Callable[...,
     >>> twice({"x": torch.ones(2)})
     {'y': tensor([2., 2.])}
     """
-    by_shape: dict[Any, tuple[Built, Any]] = {}
     known = {} if known is None else known
+
+    @_by_shape
+    def built(leaves: list[Tensor], layout: Any) -> tuple[Built, Any]:
+        flat, out_layouts = _flat(f, layout)
+        return _built(_traced(flat, leaves), leaves, known), out_layouts[-1]
 
     def run(*inputs: Any) -> Any:
         leaves, layout = pytree.tree_flatten(inputs)
-        key = (layout, *_shapes(leaves))
-        if key not in by_shape:
-            flat, out_layouts = _flat(f, layout)
-            by_shape[key] = _built(_traced(flat, leaves), leaves, known), out_layouts[-1]
-        call, out_layout = by_shape[key]
+        call, out_layout = built(leaves, layout)
         return pytree.tree_unflatten(call(*leaves), out_layout)
 
     return run
@@ -60,15 +60,12 @@ def compiled_vjp(f: Callable[..., Any], known: Known | None = None) -> Callable[
     >>> y, product(torch.tensor(1.0))
     (tensor(18.), tensor(12.))
     """
-    by_shape: dict[Any, tuple[Built, Any, Built]] = {}
     known = {} if known is None else known
+    cut = _by_shape(lambda leaves, layout: _cut(f, leaves, layout, known))
 
     def run(x: Any, *rest: Any) -> tuple[Any, Callable[[Any], Any]]:
         leaves, layout = pytree.tree_flatten((x, *rest))
-        key = (layout, *_shapes(leaves))
-        if key not in by_shape:
-            by_shape[key] = _cut(f, leaves, layout, known)
-        ahead, out_layout, back = by_shape[key]
+        ahead, out_layout, back = cut(leaves, layout)
         results = ahead(*leaves)
         values, kept = results[: out_layout.num_leaves], results[out_layout.num_leaves :]
 
@@ -105,7 +102,8 @@ def _cut(f: Callable[..., Any], leaves: list[Tensor], layout: Any, known: Known)
     graph.recompile()
     with tracing(TracingContext(FakeTensorMode())):
         ahead, back = min_cut_rematerialization_partition(graph, [*leaves, *cotangents], num_fwd_outputs=len(values))
-    return _built(ahead, leaves, known), out_layouts[-1], _per_shape(back, known)
+    built_back = _by_shape(lambda given, _: _built(back, given, known))
+    return _built(ahead, leaves, known), out_layouts[-1], lambda *given: built_back(list(given), None)(*given)
 
 
 def _flat(f: Callable[..., Any], layout: Any) -> tuple[Callable[..., list[Tensor]], list[Any]]:
@@ -138,16 +136,17 @@ def _built(graph: GraphModule, leaves: list[Tensor], known: Known) -> Built:
     return known[key]
 
 
-def _per_shape(graph: GraphModule, known: Known) -> Built:
-    built: dict[Any, Built] = {}
+def _by_shape(make: Callable[[list[Tensor], Any], Any]) -> Callable[[list[Tensor], Any], Any]:
+    """What ``make`` gives for tensors of such shapes, in such a layout: made at the first call, and kept."""
+    made: dict[Any, Any] = {}
 
-    def run(*leaves: Tensor) -> Any:
-        shapes = _shapes(leaves)
-        if shapes not in built:
-            built[shapes] = _built(graph, list(leaves), known)
-        return built[shapes](*leaves)
+    def remembered(leaves: list[Tensor], layout: Any) -> Any:
+        key = (layout, *_shapes(leaves))
+        if key not in made:
+            made[key] = make(leaves, layout)
+        return made[key]
 
-    return run
+    return remembered
 
 
 def _shapes(leaves: Any) -> tuple[Any, ...]:
