@@ -48,7 +48,7 @@ RATE = 0.01
 WRONG = 5e-2  # relative error of the gradient from which a way is called wrong; ReLUs that flip in float32 alone make 1e-2
 DEEP = 0.3  # the same on ResNet-12, where flips alone make 0.15 after 5 steps; in float64 all agree to 1e-13
 SLOW = 20.0  # seconds of a call from which a way is not asked for heavier workloads of the same network
-PATIENCE = 150.0  # seconds after which a call is given up
+PATIENCE = 300.0  # seconds after which a call is given up
 LONG = 10.0  # seconds from which a first call is as good as the later ones, where nothing is compiled
 
 KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}  # for the C library, as innerloop asks it
