@@ -11,6 +11,8 @@ from torch import Tensor
 from innerloop.errors import InputError
 from innerloop.params import Params
 
+PRIOR = "prior.safetensors"
+
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file under another name first, so that nobody ever reads half of it."""

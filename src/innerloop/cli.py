@@ -19,12 +19,12 @@ from rich.text import Text
 from tyro.conf import OmitArgPrefixes, Positional
 
 from innerloop import checkpoint, doctor, experiments, report
-from innerloop.errors import InputError, nearest
+from innerloop.errors import Diverged, InputError, nearest
 from innerloop.evaluate import Scores, compare, evaluate, predict
 from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, adapts, folder_of, prior_of, trial_of
 from innerloop.folders import input_colours, input_shape, predict_images
 from innerloop.images.commands import DATA
-from innerloop.train import Diverged, Stopped, logged
+from innerloop.outer import Stopped, logged
 
 out = Console(highlight=False, markup=False)
 

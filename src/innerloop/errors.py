@@ -1,4 +1,4 @@
-"""The one error that is the caller's to put right, and the nearest name to a misspelt one."""
+"""The error that is the caller's to put right, that of a training that diverged, and the nearest name to a misspelt one."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -10,6 +10,17 @@ class InputError(ValueError):
     The command line prints it in one line and exits with code 2. Anything else that
     escapes is a defect of innerloop and keeps its traceback.
     """
+
+
+class Diverged(ArithmeticError):
+    """A loss became NaN or infinite; the message names the iteration, the task and the step."""
+
+
+def positive(**settings: float) -> None:
+    """Refuse settings that are not above 0."""
+    for name, value in settings.items():
+        if not value > 0:
+            raise InputError(f"{name} is {value}; it must be above 0")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from innerloop import checkpoint
 from innerloop.batches import one, onto, tensors
+from innerloop.checkpoint import PRIOR
 from innerloop.engine import each_task, in_precision
 from innerloop.errors import InputError
+from innerloop.explain import try_one
 from innerloop.learner import Learner, Task
 from innerloop.params import Params
 from innerloop.tasks import Source, most_together, on
-from innerloop.train import PRIOR, try_one
 
 Metric = Callable[[Any, Any], Tensor]
 

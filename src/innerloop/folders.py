@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from innerloop import checkpoint
+from innerloop.checkpoint import PRIOR
 from innerloop.errors import InputError
 from innerloop.evaluate import adapted, check_classes, predict_with
 from innerloop.experiments.experiment import RUN
 from innerloop.experiments.few_shot import COLOURS
 from innerloop.learner import Learner
 from innerloop.progress import bar
-from innerloop.train import PRIOR
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 USUAL_SIZE = {1: 28, 3: 84}  # pixels, by channels: Omniglot's and mini-ImageNet's

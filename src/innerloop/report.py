@@ -14,7 +14,7 @@ from innerloop.checkpoint import write_whole
 from innerloop.errors import InputError
 from innerloop.experiments import RESULT, Experiment
 from innerloop.experiments.experiment import MSE, Metric
-from innerloop.train import METRICS
+from innerloop.outer import METRICS
 
 Row = Mapping[str, Any]
 

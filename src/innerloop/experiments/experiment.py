@@ -13,15 +13,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop import checkpoint
+from innerloop.checkpoint import PRIOR
 from innerloop.environment import environment, peak_memory_mb
 from innerloop.errors import InputError
 from innerloop.evaluate import Scores, evaluate, trained_prior, tune
 from innerloop.learner import Learner
 from innerloop.losses import accuracy
+from innerloop.outer import CHECKPOINT, Row, adam
 from innerloop.params import Params
 from innerloop.progress import bar
 from innerloop.tasks import Source
-from innerloop.train import CHECKPOINT, PRIOR, Row, adam, train
+from innerloop.train import train
 
 RUN, RESULT, SCORES = "run.json", "result.json", "scores.safetensors"
 

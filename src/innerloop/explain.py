@@ -1,0 +1,50 @@
+"""Why something cannot be computed: network, loss and tasks that do not fit, or numbers that are none."""
+
+import torch
+
+from innerloop.batches import one, tensors
+from innerloop.errors import Diverged, InputError
+from innerloop.learner import Learner, Task, task_loss
+from innerloop.params import Params
+
+
+def try_one(learner: Learner, params: Params, batch: Task) -> None:
+    """Run one task in the open, so that a mistake in it shows its own message and not the compiler's.
+
+    Raises:
+        InputError: network, loss and task do not fit each other.
+    """
+    for name, p in params.items():
+        if not p.isfinite().all():
+            raise InputError(f"the prior's {name} holds NaN or infinity; start from a fresh network")
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            task_loss(learner)(params, one(batch, 0))
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, IndexError, KeyError) as problem:
+        shapes = ", ".join(str(list(t.shape)) for t in tensors(one(batch, 0)))
+        line = str(problem).strip().splitlines()[0]
+        raise InputError(
+            f"the loss of a task with tensors of shapes {shapes} cannot be computed: {line}; see that they fit network and loss"
+        ) from problem
+
+
+def diverged(learner: Learner, params: Params, batch: Task, iteration: int, number: int) -> Exception:
+    """Why a loss is not a number: the data, or which task after which step."""
+    if not all(p.isfinite().all() for p in params.values()):
+        return Diverged(f"iteration {iteration}: the prior itself is NaN or infinite; lower the outer rate")
+    for k in range(len(tensors(batch)[0])):
+        task: Task = one(batch, k)
+        where = f"iteration {iteration}: task {number + k} of 'train'"
+        for part, content in task._asdict().items():
+            if not all(t.isfinite().all() for t in tensors(content)):
+                return InputError(f"{where} holds NaN or infinity in its {part}; clean the data or leave the task out")
+        with torch.no_grad():
+            path = learner.adapt(params, task.support)
+            for step, moved in enumerate(path):
+                if not all(p.isfinite().all() for p in moved.values()):
+                    return Diverged(f"{where} has NaN or infinite parameters after step {step}; lower the inner rate")
+            if not learner.loss(path[-1], task.query).isfinite():
+                return Diverged(f"{where} has a NaN or infinite loss after step {len(path) - 1}; lower the inner or the outer rate")
+    return Diverged(f"iteration {iteration}: the mean loss of the tasks from {number} on is NaN or infinite; lower the outer rate")

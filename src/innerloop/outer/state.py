@@ -1,0 +1,106 @@
+"""What changes from iteration to iteration, and the checkpoint that it is saved to and restored from."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from innerloop import checkpoint
+from innerloop.engine import Plan
+from innerloop.errors import InputError
+from innerloop.params import Params
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class State:
+    """A training between two iterations.
+
+    Args:
+        params: the prior, changed in place.
+        outer: optimiser of ``params``.
+        schedule: of its rate.
+        iteration: how many were taken.
+        pending: losses since the last line of metrics.
+        plan: how meta-gradients are computed, once it is known.
+        began: when the run would have begun, had it never been stopped.
+    """
+
+    params: Params
+    outer: Optimizer
+    schedule: LRScheduler | None = None
+    iteration: int = 0
+    pending: list[float] = field(default_factory=list)
+    plan: Plan | None = None
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """That the run has taken, all of its parts together."""
+        return time.perf_counter() - self.began
+
+    def step(self, gradient: Params) -> None:
+        """One more iteration."""
+        for name, p in self.params.items():
+            p.grad = gradient[name]
+        self.outer.step()
+        if self.schedule:
+            self.schedule.step()
+        self.iteration += 1
+
+    def save(self, path: Path, same: Mapping[str, Any]) -> None:
+        """Write a checkpoint, with what a run must keep to when it goes on."""
+        outer = self.outer.state_dict()
+        kept = {f"prior.{name}": p for name, p in self.params.items()}
+        plain: dict[str, Any] = {}
+        for index, moments in outer["state"].items():
+            for key, value in moments.items():
+                if isinstance(value, Tensor):
+                    kept[f"outer.{index}.{key}"] = value
+                else:
+                    plain[f"{index}.{key}"] = value
+        kept["pending"] = torch.tensor(self.pending, dtype=torch.float64)
+        kept["random"] = torch.get_rng_state()
+        rate = {key: value for key, value in self.schedule.state_dict().items() if _is_json(value)} if self.schedule else {}
+        about = {"iteration": self.iteration, "outer": plain, "groups": outer["param_groups"], "schedule": rate, "same": same}
+        checkpoint.save(path, kept, about | {"plan": self.plan and asdict(self.plan), "seconds": self.seconds})
+
+    def restore(self, path: Path, same: Mapping[str, Any]) -> None:
+        """Become what the checkpoint holds.
+
+        Raises:
+            InputError: there is none, it is damaged, or of another run.
+        """
+        if not path.is_file():
+            raise InputError(f"there is no run to resume in {path.parent}; leave --resume out to start one")
+        kept, about = checkpoint.read(path)
+        for name, value in about["same"].items():
+            if same.get(name) != value:
+                raise InputError(f"the run in {path.parent} was made with {name} {value}, not {same.get(name)}; go on with the same")
+        saved = {name.removeprefix("prior."): t for name, t in kept.items() if name.startswith("prior.")}
+        for name, p in checkpoint.fitting(self.params, saved, path).items():
+            self.params[name].copy_(p)
+        moments: dict[int, dict[str, Any]] = {}
+        for name, value in [*kept.items(), *((f"outer.{key}", value) for key, value in about["outer"].items())]:
+            if name.startswith("outer."):
+                _, index, key = name.split(".", 2)
+                moments.setdefault(int(index), {})[key] = value
+        self.outer.load_state_dict({"state": moments, "param_groups": about["groups"]})
+        if self.schedule:
+            self.schedule.load_state_dict(about["schedule"])
+        torch.set_rng_state(kept["random"])
+        self.iteration, self.pending = about["iteration"], kept["pending"].tolist()
+        self.plan, self.began = Plan(**about["plan"]), time.perf_counter() - about["seconds"]
+
+
+def _is_json(value: Any) -> bool:
+    """Whether the value comes back as it was; what does not is no state of a schedule but how it was made, such as milestones."""
+    return json.loads(json.dumps(value, default=str, skipkeys=True)) == value
