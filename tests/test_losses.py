@@ -9,6 +9,7 @@ from torch.func import vmap
 import innerloop as il
 from innerloop import InputError
 from innerloop.batches import one
+from innerloop.losses import accuracy, cross_entropy, cross_entropy_of_ways, of_ways
 
 
 def test_the_loss_per_shot_is_the_number_of_classes_times_the_mean() -> None:
@@ -51,3 +52,23 @@ def test_accuracy_wants_a_row_of_scores_for_each_label() -> None:
     for prediction, y in [(torch.zeros(3), torch.zeros(3)), (torch.zeros(3, 2), torch.zeros(2)), (torch.zeros(3, 2), torch.zeros(3, 2))]:
         with pytest.raises(InputError, match=r"give \[points, classes\] and \[points\]"):
             il.accuracy(prediction, y)
+
+
+def test_outputs_behind_the_ways_count_for_nothing() -> None:
+    net = nn.Linear(3, 6).double()
+    params = {f"net.{name}": p.detach() for name, p in net.named_parameters()}
+    x, y = torch.randn(8, 3, dtype=torch.float64), torch.arange(8) % 4
+    few = {name: p[:4] for name, p in params.items()}
+    four = nn.Linear(3, 4).double()
+    torch.testing.assert_close(cross_entropy_of_ways(net)(params, (x, y)), cross_entropy(four)(few, (x, y)))
+
+    def loss(weight: torch.Tensor) -> torch.Tensor:
+        return cross_entropy_of_ways(net)({**params, "net.weight": weight}, (x, y))
+
+    weight = params["net.weight"].requires_grad_()
+    assert torch.autograd.gradcheck(loss, [weight])
+    assert torch.autograd.gradgradcheck(loss, [weight])
+    assert (torch.autograd.grad(loss(weight), weight)[0][4:] == 0).all()
+    scores = torch.tensor([[0.0, 1.0, 5.0]])
+    assert accuracy(scores, torch.tensor([1])) == 0
+    assert accuracy(of_ways(scores, torch.tensor([1])), torch.tensor([1])) == 1, "the third output is of no class here"

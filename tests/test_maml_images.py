@@ -40,6 +40,7 @@ KINDS = [
     "maml/omniglot-5w1s@boil",
     "maml/omniglot-5w1s@meta-sgd",
     "maml/omniglot-5w1s@maml++",
+    "maml/omniglot-5w1s@reptile",
     "maml/omniglot-5w1s@prototypical",
     "maml/omniglot-5w1s@matching",
     "maml/mini-imagenet-5w1s",

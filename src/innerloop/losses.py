@@ -143,6 +143,27 @@ def cross_entropy_per_shot(net: nn.Module, shots: int) -> Loss:
     return supervised(net, lambda logits, y: functional.cross_entropy(logits, y, reduction="sum") / shots)
 
 
+def cross_entropy_of_ways(net: nn.Module) -> Loss:
+    """Mean cross-entropy among the first N outputs, L(φ) = −mean log softmax(net_φ(x)₀ … net_φ(x)_N₋₁)_y, for tasks of different N.
+
+    N is the largest class number of the batch and 1; outputs behind it count for nothing.
+
+    >>> net = nn.Linear(1, 50)
+    >>> params = {"net.weight": torch.zeros(50, 1), "net.bias": torch.zeros(50)}
+    >>> cross_entropy_of_ways(net)(params, (torch.ones(8, 1), torch.arange(8) % 4))  # log 4
+    tensor(1.3863)
+
+    Source: Triantafillou et al. 2020, arXiv:1903.03096, §3.3: the last layer is cut to a task's ways.
+    """
+    return supervised(net, lambda logits, y: functional.cross_entropy(of_ways(logits, y), y))
+
+
+def of_ways(logits: Tensor, y: Tensor) -> Tensor:
+    """Logits ``[points, outputs]`` with −∞ for those of classes beyond the largest in y."""
+    beyond = torch.arange(logits.shape[-1], device=logits.device) > y.max()
+    return logits.masked_fill(beyond, -torch.inf)
+
+
 def accuracy(prediction: Tensor, y: Tensor) -> Tensor:
     """Part of the points whose largest score is that of their class, 0 to 1; a metric for ``evaluate``.
 

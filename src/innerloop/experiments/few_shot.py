@@ -19,15 +19,16 @@ from innerloop.methods import (
     maml_plus_plus_phases,
     nearest_neighbour,
     pretrained,
+    reptile,
     with_new_head,
     without_head,
 )
 from innerloop.models import Norm, WithContext, convnet, mlp_classifier
+from innerloop.outer import cosine
 from innerloop.params import Params, Patterns, named
 from innerloop.tasks import Deferred, ImageBatches, ImageTasks, Source
 from innerloop.tasks.images import Turns
 from innerloop.tasks.source import generator_of
-from innerloop.train import cosine
 
 Net = Literal["strided", "pooled", "no-conv"]
 
@@ -163,6 +164,13 @@ def plus_plus(settings: FewShot) -> Trial:
     net, iterations = net_of(settings), max(settings.iterations, 1)
     phases = maml_plus_plus_phases(net, loss_of(settings, net), settings.steps, settings.rate, iterations)
     return replace(trial(settings, maml_plus_plus, net), phases=phases, schedule=cosine(iterations, 1e-5))
+
+
+def by_reptile(settings: FewShot) -> Trial:
+    """MAML's adaptation of all parameters, trained by Reptile, by 5 steps or more: of one step it is training on all tasks at once."""
+    net = net_of(settings)
+    trainer = reptile(net, loss_of(settings, net), max(settings.steps, 5), settings.rate)
+    return replace(trial(settings, maml, net), phases={0: trainer})
 
 
 def metric_method(settings: FewShot, method: Callable[..., Learner]) -> Trial:

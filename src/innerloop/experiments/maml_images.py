@@ -6,7 +6,16 @@ from functools import partial
 from typing import Any
 
 from innerloop.experiments.experiment import Trial
-from innerloop.experiments.few_shot import FewShot, cells, classifier_of_all, few_shot, metric_method, plus_plus, with_context
+from innerloop.experiments.few_shot import (
+    FewShot,
+    by_reptile,
+    cells,
+    classifier_of_all,
+    few_shot,
+    metric_method,
+    plus_plus,
+    with_context,
+)
 from innerloop.methods import fomaml, matching, meta_sgd, prototypical
 
 FIVE_WAYS = FewShot()
@@ -35,6 +44,7 @@ VARIANTS: dict[str, tuple[str, Callable[[Any], Trial]]] = {
     "boil": ("BOIL", partial(few_shot, moves=("net", "-net.head", "-*.norm"))),
     "meta-sgd": ("Meta-SGD", partial(few_shot, method=meta_sgd)),
     "maml++": ("MAML++", plus_plus),
+    "reptile": ("Reptile", by_reptile),
     "prototypical": ("prototypical network", partial(metric_method, method=prototypical)),
     "matching": ("matching network", partial(metric_method, method=matching)),
 }

@@ -33,6 +33,7 @@ class ImageTasks:
         turns: ``tasks`` turns each class of a task by 0°, 90°, 180° or 270°, drawn for each
             task; ``classes`` takes every class in four turns for four classes.
         mean, sd: of each channel, in units of the full range, taken off and divided by.
+        channels: 3 gives grey images three equal channels, as where sets are mixed; those of the set where None.
         device: where images are kept and gathered; the whole set goes there, unless ``cpu``.
         seed: any whole number.
 
@@ -57,6 +58,7 @@ class ImageTasks:
     turns: Turns = "none"
     mean: Sequence[float] = (0.0,)
     sd: Sequence[float] = (1.0,)
+    channels: int | None = None
     device: str = "cpu"
     seed: int = 0
 
@@ -65,7 +67,10 @@ class ImageTasks:
             raise InputError(f"a task has {self.ways} ways, {self.shots} shots and {self.queries} queries; it needs at least one of each")
         if self.turns not in ("none", "tasks", "classes"):
             raise InputError(f"turns is {self.turns!r}; {nearest(self.turns, ('none', 'tasks', 'classes'))}")
-        channels, height, width = self.images.shape
+        own, height, width = self.images.shape
+        channels = self.channels or own
+        if own not in (1, channels):
+            raise InputError(f"{self.images.name} has images of {own} channels, which cannot be shown in {channels}; leave channels out")
         if self.turns != "none" and height != width:
             raise InputError(f"images of {height} × {width} cannot be turned; make them square or leave turns out")
         for name, values in (("mean", self.mean), ("sd", self.sd)):
@@ -109,7 +114,10 @@ class ImageTasks:
     def _scaled(self, x: Tensor) -> Tensor:
         """Bytes with channels last as floats with channels first."""
         mean, sd = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (self.mean, self.sd))
-        return x.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(mean).div_(sd)
+        x = x.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        if self.channels:
+            x = x.expand(*x.shape[:-3], self.channels, *x.shape[-2:]).contiguous()
+        return x.sub_(mean).div_(sd)
 
     @cached_property
     def numbers(self) -> dict[str, Tensor]:
@@ -131,7 +139,7 @@ def _turned(x: Tensor, turn: Tensor) -> Tensor:
     found = x.flatten(0, 1).clone()
     for quarters in (1, 2, 3):
         rows = (turn.flatten() == quarters).nonzero()[:, 0].to(x.device)  # found where turn is, so that no device is waited for
-        found[rows] = torch.rot90(found[rows], quarters, (-3, -2))
+        found.index_copy_(0, rows, torch.rot90(found.index_select(0, rows), quarters, (-3, -2)))
     return found.unflatten(0, x.shape[:2])
 
 

@@ -1,0 +1,125 @@
+"""Baik et al. 2020, Table J: MAML on Meta-Dataset, ten sets with ways and shots that vary."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from innerloop.errors import InputError
+from innerloop.experiments.experiment import Experiment, Metric, Settings, Trial
+from innerloop.experiments.few_shot import COLOURS
+from innerloop.images import found, split_for
+from innerloop.images.splits import PARTS
+from innerloop.learner import Learner
+from innerloop.losses import accuracy, cross_entropy_of_ways, of_ways
+from innerloop.methods import maml
+from innerloop.models import convnet
+from innerloop.tasks import Deferred, ImageTasks, VariedTasks
+from innerloop.tasks.source import generator_of
+
+SETS = {
+    "ilsvrc": ("ILSVRC", 19.35, 0.84),
+    "omniglot": ("Omniglot", 66.14, 1.47),
+    "aircraft": ("Aircraft", 40.2, 1.05),
+    "birds": ("Birds", 40.61, 1.79),
+    "textures": ("Textures", 38.94, 1.69),
+    "quick-draw": ("Quick Draw", 42.46, 1.54),
+    "fungi": ("Fungi", 13.8, 1.19),
+    "flowers": ("VGG Flower", 61.07, 1.5),
+    "traffic-signs": ("Traffic signs", 23.38, 1.12),
+    "coco": ("MSCOCO", 13.29, 1.11),
+}
+"""Title, accuracy of MAML and the ± of it that L2F's paper prints, by the name that the set is built under."""
+
+ONLY_TESTED = ("traffic-signs", "coco")
+ACCURACY_OF_WAYS = Metric("accuracy, %", lambda prediction, y: 100 * accuracy(of_ways(prediction, y), y), higher=True)
+
+
+@dataclass(frozen=True)
+class MetaDataset(Settings):
+    """Options of tasks that differ in set, ways and shots; the paper gives none, so tasks are Meta-Dataset's and the rest L2F's."""
+
+    iterations: int = 75_000
+    meta_batch: int = 1
+    validation_tasks: int = 60
+    test_steps: int = 5
+    prefix: str = "meta-"
+    """of the sets' names: meta-ilsvrc, meta-omniglot, …"""
+    trained_on: tuple[str, ...] = tuple(name for name in SETS if name not in ONLY_TESTED)
+    """sets of training and validation"""
+    scored_on: tuple[str, ...] = tuple(SETS)
+    """sets whose test classes are scored"""
+    size: int = 84
+    """height and width of an image"""
+    fewest: int = 5
+    """ways of a task"""
+    most: int = 50
+    """ways of a task, and outputs of the network"""
+    queries: int = 10
+    """most query images of each class"""
+    support: int = 500
+    """most support images of a task"""
+    steps: int = 5
+    """inner steps in training"""
+    rate: float = 0.01
+    """inner rate"""
+    filters: int = 48
+    """of each convolution"""
+
+    def quick(self) -> Self:
+        return replace(super().quick(), iterations=min(self.iterations, 3), test_tasks=min(self.test_tasks, 5), validation_tasks=2)
+
+
+def opened(settings: MetaDataset, name: str) -> ImageTasks:
+    """One set, by the split that it was built with."""
+    images, split = found(settings.prefix + name), split_for(settings.prefix + name)
+    if images.shape[1:] != (settings.size, settings.size):
+        raise InputError(
+            f"the images of {settings.prefix}{name} are {images.shape[1]} × {images.shape[2]} and the experiment's {settings.size} × "
+            f"{settings.size}; build the set anew with --size {settings.size}"
+        )
+    classes = {part: split.of(images, part) for part in PARTS if getattr(split, part)}
+    mean, sd = COLOURS["imagenet"]
+    return ImageTasks(images, classes, ways=1, queries=1, channels=3, mean=mean, sd=sd, seed=settings.seed)
+
+
+def mixed(settings: MetaDataset, names: Sequence[str]) -> Deferred:
+    """Tasks of these sets, opened with the first task."""
+    if strange := [name for name in names if name not in SETS]:
+        raise InputError(f"there is no set {strange[0]!r} in Meta-Dataset; it has {', '.join(SETS)}")
+    how = {"fewest": settings.fewest, "most": settings.most, "queries": settings.queries, "support": settings.support}
+    return Deferred(lambda: VariedTasks({name: opened(settings, name) for name in names}, **how, seed=settings.seed))
+
+
+def meta_dataset(settings: MetaDataset, method: Callable[..., Learner] = maml) -> Trial:
+    """L2F's network with an output for each of the most ways there can be."""
+    shape, generator = (3, settings.size, settings.size), generator_of(settings.seed, "weights")
+    net = convnet(shape, settings.most, settings.filters, norm="transductive", eps=1e-5, slope=0.01, bias=False, generator=generator)
+    learner = method(net, cross_entropy_of_ways(net), settings.steps, settings.rate, only=("net", "-*.norm"))
+    return Trial(
+        learner=learner,
+        tasks=mixed(settings, settings.trained_on),
+        cases={SETS[name][0]: mixed(settings, [name]) for name in settings.scored_on if name in SETS},
+        scored=lambda prior, rate: replace(learner, prior=prior).taking(max(settings.test_steps, 1)),
+        rates=(settings.rate,),
+    )
+
+
+def _claims(column: int) -> dict[str, Any]:
+    return {row[0]: {MetaDataset.test_steps: row[column]} for row in SETS.values()}
+
+
+EXPERIMENTS = (
+    Experiment(
+        name="l2f/meta-dataset@maml",
+        title="MAML, ten sets of images, varied ways and shots",
+        source="Baik et al. 2020, arXiv:1906.05859, Table J",
+        settings=MetaDataset(),
+        build=meta_dataset,
+        claims=_claims(1),
+        margins=_claims(2),
+        follows="neither says how: tasks as Meta-Dataset draws them (without class hierarchies), network and steps of L2F on mini-ImageNet",
+        metric=ACCURACY_OF_WAYS,
+        cost="7 days",
+        needs=tuple(f"meta-{name}" for name in SETS),
+    ),
+)

@@ -1,0 +1,74 @@
+"""Meta-Dataset's experiment, on sets built of folders as a user has them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+import innerloop as il
+from innerloop import InputError, experiments
+from innerloop.experiments.experiment import Options
+from innerloop.experiments.meta_dataset import MetaDataset, mixed, opened
+from innerloop.images import build
+
+NAME = "l2f/meta-dataset@maml"
+SMALL: dict[str, Any] = {"size": 16, "fewest": 2, "most": 4, "filters": 4}
+SETS: dict[str, Any] = {"trained_on": ("birds", "omniglot"), "scored_on": ("omniglot", "coco")}
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two sets in colour, one of which is for tests only, and one in grey."""
+    monkeypatch.setenv("INNERLOOP_DATA", str(tmp_path / "data"))
+    generator = numpy.random.default_rng(0)
+    every = [f"c{k}" for k in range(12)]
+    halves = '{"train": ["c0", "c1", "c2", "c3"], "val": ["c4", "c5", "c6", "c7"], "test": ["c8", "c9", "c10", "c11"]}'
+    test_only = '{"test": ["' + '", "'.join(every) + '"]}'
+    for name, channels, split in (("birds", 3, halves), ("omniglot", 1, halves), ("coco", 3, test_only)):
+        for number, kind in enumerate(every):
+            folder = tmp_path / name / kind
+            folder.mkdir(parents=True)
+            for k in range(4 + number):
+                pixels = generator.integers(256, size=(20, 20, 3)[: 2 + channels // 3], dtype=numpy.uint8)
+                Image.fromarray(pixels).save(folder / f"{k}.png")
+        (tmp_path / f"{name}.json").write_text(split)
+        build(f"meta-{name}", [tmp_path / name], size=16, split=tmp_path / f"{name}.json")
+    return tmp_path
+
+
+def test_it_trains_on_some_sets_and_scores_each(sets: Path) -> None:
+    [experiment] = experiments.find(NAME)
+    settings = replace(experiment.settings, **SMALL, **SETS)
+    row = experiments.run(experiment, settings, Options(out=sets / "runs", quick=True, progress=False))
+    assert list(row["cases"]) == ["Omniglot", "MSCOCO"]
+    for case, scored in row["cases"].items():
+        assert scored["tasks"] == 5
+        assert len(scored["mean"]) == 6
+        assert case in experiment.claims
+    learner = il.load(sets / "runs" / NAME / "seed0")
+    x = torch.rand(3, 3, 16, 16)
+    assert il.predict(learner, (x, torch.arange(3)), x).shape == (3, 4)
+
+
+def test_grey_sets_are_shown_in_three_channels(sets: Path) -> None:
+    x, _ = opened(MetaDataset(size=16), "omniglot").draw("train", 0, 1).support
+    assert x.shape[2:] == (3, 16, 16)
+    mean, sd = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    grey = x * sd + mean
+    torch.testing.assert_close(grey[:, :, 0], grey[:, :, 2])
+    with pytest.raises(InputError, match="images of 3 channels, which cannot be shown in 1"):
+        replace(opened(MetaDataset(size=16), "birds"), channels=1)
+
+
+@pytest.mark.usefixtures("sets")
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(InputError, match="no set 'meta-fungi'"):
+        mixed(MetaDataset(size=16), ["fungi"]).draw("train", 0, 1)
+    with pytest.raises(InputError, match="there is no set 'cats' in Meta-Dataset; it has ilsvrc, omniglot"):
+        mixed(MetaDataset(), ["cats"])
+    with pytest.raises(InputError, match="16 × 16 and the experiment's 84 × 84; build the set anew with --size 84"):
+        mixed(MetaDataset(), ["birds"]).draw("train", 0, 1)
