@@ -62,6 +62,8 @@ def built(name: str, dtype: torch.dtype = torch.float64, **how: Any) -> Learner:
         nn.init.normal_(net.context, generator=torch.Generator().manual_seed(1))  # pyright: ignore[reportArgumentType]
     else:
         net = smooth_net(dtype=dtype)
+    if name == "l2f":  # differentiated through all there is, as finite differences do
+        how = {"keep_graph": True, "generator": torch.Generator().manual_seed(2)} | how
     return METHODS[name](net, il.mse(net), **({"steps": 2, "rate": 0.1} | how))
 
 

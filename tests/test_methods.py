@@ -20,7 +20,7 @@ Build = Callable[..., Learner]
 
 def test_all_methods_are_under_test() -> None:
     assert sorted(il.METHODS) == [
-        *("anil", "boil", "context_vector", "fomaml", "maml", "maml_plus_plus", "meta_sgd", "per_step_rates", "reptile")
+        *("anil", "boil", "context_vector", "fomaml", "l2f", "maml", "maml_plus_plus", "meta_sgd", "per_step_rates", "reptile")
     ]
 
 
@@ -94,6 +94,7 @@ def test_the_network_itself_is_not_touched(waves: Task) -> None:
         ("anil", ["net.4"]),
         ("boil", ["net.0", "net.2"]),
         ("context_vector", ["net.context"]),
+        ("l2f", ["net.0", "net.2", "net.4"]),
     ],
 )
 def test_only_what_should_move_moves(name: str, moving: list[str], waves: Task) -> None:

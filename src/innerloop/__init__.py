@@ -1,7 +1,7 @@
 """Gradient-based meta-learning: learn a prior that adapts to a new task in a few gradient steps."""
 
 from innerloop import batches, checkpoint, engine, learner, methods, steps, tasks
-from innerloop.errors import InputError
+from innerloop.errors import Diverged, InputError
 from innerloop.evaluate import Scores, compare, evaluate, predict, tune
 from innerloop.experiments import load
 from innerloop.learner import Learner, Task, meta_loss, task_loss
@@ -9,10 +9,13 @@ from innerloop.losses import accuracy, cross_entropy, cross_entropy_per_shot, ms
 from innerloop.methods import (
     METHODS,
     anil,
+    attenuated,
+    attenuated_for_all,
     boil,
     by_support,
     context_vector,
     fomaml,
+    l2f,
     maml,
     maml_plus_plus,
     maml_plus_plus_phases,
@@ -27,7 +30,8 @@ from innerloop.methods import (
     without_head,
 )
 from innerloop.models import WithContext, mlp
+from innerloop.outer import Stopped, adam, cosine
 from innerloop.tasks import Sinusoids, from_function
-from innerloop.train import Diverged, Stopped, adam, cosine, train
+from innerloop.train import train
 
 __version__ = "0.1.0"

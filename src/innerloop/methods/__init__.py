@@ -16,16 +16,19 @@ from innerloop.methods.gradient import (
     per_step_rates,
     reptile,
 )
+from innerloop.methods.l2f import attenuated, attenuated_for_all, l2f, mean_prototype, mean_slopes
 from innerloop.methods.metric import matching, nearest_neighbour, prototypical
 from innerloop.methods.plus_plus import maml_plus_plus, maml_plus_plus_phases
 from innerloop.methods.support import by_support
 
-METHODS = {f.__name__: f for f in (maml, fomaml, anil, boil, meta_sgd, per_step_rates, maml_plus_plus, reptile, context_vector)}
+METHODS = {f.__name__: f for f in (maml, fomaml, anil, boil, meta_sgd, per_step_rates, maml_plus_plus, reptile, context_vector, l2f)}
 """Those made of any network and loss, ``(net, loss, steps, rate) → learner``."""
 
 __all__ = [
     "METHODS",
     "anil",
+    "attenuated",
+    "attenuated_for_all",
     "averaged",
     "boil",
     "by_support",
@@ -33,10 +36,13 @@ __all__ = [
     "fomaml",
     "head_of",
     "independent",
+    "l2f",
     "maml",
     "maml_plus_plus",
     "maml_plus_plus_phases",
     "matching",
+    "mean_prototype",
+    "mean_slopes",
     "meta_sgd",
     "nearest_neighbour",
     "per_step_rates",

@@ -1,6 +1,7 @@
 """Kinds of step, one a file: pure functions ``(params, batch) → params``."""
 
 from innerloop.steps.arrange import in_turn, put_slice
-from innerloop.steps.descend import Rate, descend
+from innerloop.steps.attenuate import Gate, attenuate, rescale
+from innerloop.steps.descend import Rate, descend, slope
 
-__all__ = ["Rate", "descend", "in_turn", "put_slice"]
+__all__ = ["Gate", "Rate", "attenuate", "descend", "in_turn", "put_slice", "rescale", "slope"]
