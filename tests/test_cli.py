@@ -13,6 +13,7 @@ import torch
 import innerloop as il
 from innerloop import InputError, experiments
 from innerloop.cli import main
+from innerloop.outer import logged
 
 RUN = "maml/sinusoid/seed0"
 
@@ -284,3 +285,15 @@ def test_doctor_tries_things_out(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_command_is_installed() -> None:
     done = subprocess.run([sys.executable, "-m", "innerloop", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"{il.__version__}\n"
+
+
+def test_a_run_can_be_watched(tmp_path: Path) -> None:
+    assert main(["run", "maml/sinusoid", "--quick", "--watch", "25", "--out", str(tmp_path), "--no-progress"]) == 0
+    folder = tmp_path / "maml/sinusoid/seed0"
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("conflict.png", "landscape.png"))
+    assert [row["iteration"] for row in logged(folder) if "outer" in row] == [0, 25, 50]
+
+
+def test_watching_less_than_never_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "maml/sinusoid", "--quick", "--watch", "-1", "--out", str(tmp_path)]) == 2
+    assert "watch is -1; give the iterations between measurements, or 0 for none" in capsys.readouterr().err

@@ -115,6 +115,8 @@ def _draw(folder: Path, row: report.Row) -> list[str]:
     lines = logged(folder)
     if any("loss" in line for line in lines):
         figures["training.png"] = plots.training(lines, title)
+    if any("conflict" in line for line in lines):
+        figures |= {"conflict.png": plots.conflicts({title: lines}), "landscape.png": plots.landscapes({title: lines})}
     rates = {case: scored["rate"] for case, scored in row["cases"].items()}
     if trial.pictured:
         figures["fits.png"] = plots.fits(trial, prior, rates, title)

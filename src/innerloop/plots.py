@@ -75,6 +75,77 @@ def training(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return figure
 
 
+def conflicts(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Degree of conflict of each tensor against iterations, one panel a run: Fig. 3a of Baik et al. 2020.
+
+    Args:
+        runs: the lines that ``train(watch=…)`` logs, by title.
+    """
+    figure = Figure(figsize=(5.6 * len(runs), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
+    for panel, (title, rows) in zip(panels, runs.items(), strict=True):
+        watched = [row for row in rows if "conflict" in row]
+        names = list(watched[0]["conflict"]) if watched else []
+        for k, name in enumerate(names):
+            at = [(row["iteration"], row["conflict"][name]) for row in watched if row["conflict"][name] is not None]
+            if at:
+                shade = 0.25 + 0.75 * k / max(len(names) - 1, 1)  # the deeper, the darker
+                panel.plot(*zip(*at, strict=True), color=COLOURS["bias" in name], alpha=shade, lw=1.6, label=name.removeprefix("net."))
+        panel.set(title=title, xlabel="iterations")
+        panel.grid(alpha=0.25)
+        panel.legend(fontsize=7, ncols=2)
+    panels[0].set_ylabel("degree of conflict, radians")
+    return figure
+
+
+def landscapes(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Range of the loss, differences of slopes and smoothness against iterations: Fig. 2, F, G and H of Baik et al. 2020.
+
+    One row for the inner loop on training tasks, on validation tasks, and the outer loop.
+
+    Args:
+        runs: the lines that ``train(watch=…)`` logs, by title.
+    """
+    rows_of = {"inner": "inner loop", "inner_val": "inner loop, validation tasks", "outer": "outer loop"}
+    shown = [key for key in rows_of if any(key in row for rows in runs.values() for row in rows)]
+    figure = Figure(figsize=(12.0, 3.0 * len(shown)), layout="constrained")
+    grid = figure.subplots(len(shown), 3, squeeze=False, sharex=True)
+    for panels, key in zip(grid, shown, strict=True):
+        for (title, rows), colour in zip(runs.items(), COLOURS, strict=False):
+            watched = [row for row in rows if key in row]
+            x = [row["iteration"] for row in watched]
+            for panel, what in zip(panels, ("loss", "difference"), strict=False):
+                ends = [[f(row[key][what]) for row in watched] for f in (min, max)]
+                panel.fill_between(x, *ends, color=colour, alpha=0.3, lw=0, label=title)
+                panel.plot(x, ends[1], color=colour, lw=0.8)
+            panels[2].plot(x, [row[key]["smoothness"] for row in watched], color=colour, lw=1.6, label=title)
+        panels[0].set_ylabel(rows_of[key])
+        for panel, what in zip(panels, ("loss", "difference of slopes", "effective β"), strict=True):
+            panel.set(yscale="log")
+            panel.grid(alpha=0.25)
+            if key == shown[0]:
+                panel.set_title(what)
+    for panel in grid[-1]:
+        panel.set_xlabel("iterations")
+    grid[0][0].legend(fontsize=8)
+    return figure
+
+
+def factors(kept: Params, title: str) -> Figure:
+    """What is left of each tensor over tasks, a box a tensor, 5 to 95 %: Fig. 3d of Baik et al. 2020.
+
+    Args:
+        kept: what ``analysis.kept`` gives.
+    """
+    figure = Figure(figsize=(1.6 + 0.6 * len(kept), 3.8), layout="constrained")
+    panel = figure.subplots()
+    panel.boxplot([value.tolist() for value in kept.values()], whis=(5, 95), showfliers=False)
+    panel.set_xticks(range(1, len(kept) + 1), [name.removeprefix("net.") for name in kept], rotation=60, fontsize=7)
+    panel.set(title=title, ylabel="part of the prior that is kept")
+    panel.grid(alpha=0.25, axis="y")
+    return figure
+
+
 def _label(e: Entry) -> str:
     return e.title + (f" ({e.changed})" if e.changed else "")
 

@@ -43,6 +43,8 @@ def train(
     checkpoint_every: int = 5_000,
     log_every: int = 100,
     validation_tasks: int = 100,
+    watch: Callable[[Learner], Row] | None = None,
+    watch_every: int = 1_000,
     progress: bool = True,
     track: bool = False,
     log: Callable[[Row], None] = lambda row: None,
@@ -79,6 +81,8 @@ def train(
         checkpoint_every: iterations between checkpoints; validation comes with them.
         log_every: iterations that a line of metrics averages.
         validation_tasks: tasks of the ``val`` split whose mean loss is logged; none where 0.
+        watch: what else to log of the learner as it is by then, such as ``analysis.watch(…)``: a dict for JSON.
+        watch_every: iterations between these; the first and the last one are watched too.
         progress: show a bar.
         track: write TensorBoard events into ``out`` too.
         log: is called with every line of metrics.
@@ -94,7 +98,7 @@ def train(
     >>> trained.prior.keys() == maml(net, mse(net)).prior.keys()
     True
     """
-    positive(meta_batch=meta_batch, outer_rate=outer_rate, checkpoint_every=checkpoint_every, log_every=log_every)
+    positive(meta_batch=meta_batch, outer_rate=outer_rate, checkpoint_every=checkpoint_every, log_every=log_every, watch_every=watch_every)
     if iterations < 0 or validation_tasks < 0:
         raise InputError(f"iterations is {iterations} and validation_tasks {validation_tasks}; neither can be below 0")
     if not learner.prior:
@@ -144,6 +148,11 @@ def train(
             if folder:
                 state.save(folder / CHECKPOINT, same)
 
+        def look() -> None:
+            if watch:
+                with torch.random.fork_rng():  # training must not depend on what a measurement draws
+                    write({"iteration": state.iteration, **watch(_trained(learner, params))})
+
         for trainee, ends in _stretches(by_phase, first, iterations):
             if state.iteration > first:
                 keep()  # what follows may take a minute, and be stopped
@@ -159,6 +168,8 @@ def train(
             write({"iteration": state.iteration, "engine": str(state.plan), "measured": measured})
             shown.restart(state.iteration)
             keep()  # so that a run can be resumed from its first moment on
+            if not state.iteration:
+                look()
             with signals() as received:
                 while (done := state.iteration) < ends:
                     batch = draw(done)
@@ -170,6 +181,8 @@ def train(
                         losses.read()
                         write({"iteration": done, "loss": sum(state.pending) / len(state.pending)})
                         state.pending.clear()
+                    if done % watch_every == 0 or done == iterations:
+                        look()
                     if done % checkpoint_every == 0 or done == iterations:
                         if validation_tasks:
                             write({"iteration": done, "val": _validate(learner, params, tasks, validation_tasks, device)})
@@ -220,8 +233,12 @@ def _sent(loss: Tensor) -> tuple[Tensor, Callable[[], None]]:
     return there, arrived.synchronize
 
 
+def _trained(learner: Learner, params: Params) -> Learner:
+    return replace(learner, prior={name: p.detach() for name, p in params.items()})
+
+
 def _finished(learner: Learner, params: Params, folder: Path | None) -> Learner:
-    trained = replace(learner, prior={name: p.detach() for name, p in params.items()})
+    trained = _trained(learner, params)
     if folder:
         checkpoint.save(folder / PRIOR, trained.prior, {})
     return trained

@@ -76,6 +76,8 @@ class Options:
     """cpu, cuda, …"""
     checkpoint_every: int = 5_000
     """iterations between checkpoints"""
+    watch: int = 0
+    """iterations between measurements of conflict and landscape while training; 0 for none"""
     track: bool = False
     """write TensorBoard events too"""
     progress: bool = True
@@ -180,6 +182,8 @@ def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
         raise InputError("there is no case to score; name at least one, as with --test-shots 5")
     if options.resume and options.overwrite:
         raise InputError("resume goes on with a run and overwrite starts it anew; give one of the two")
+    if options.watch < 0:
+        raise InputError(f"watch is {options.watch}; give the iterations between measurements, or 0 for none")
     if (folder / RUN).exists() and not options.overwrite:
         if not options.resume:
             raise InputError(f"{folder} holds a run already; go on with --resume, start anew with --overwrite, or choose another --out")
@@ -246,6 +250,8 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
             validation_tasks=settings.validation_tasks,
             progress=options.progress,
             track=options.track,
+            watch=_watch(trial, settings, options) if options.watch else None,
+            watch_every=options.watch or settings.iterations,
             log=started,
         )
     except InputError:
@@ -254,6 +260,12 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
                 empty.rmdir()
         raise
     return trained, rows
+
+
+def _watch(trial: Trial, settings: Settings, options: Options) -> Callable[[Learner], Row]:
+    from innerloop.analysis import watch
+
+    return watch(trial.tasks, trial.rates[0], settings.outer_rate, device=options.device)
 
 
 def _begin(folder: Path, about: Row, resume: bool) -> None:

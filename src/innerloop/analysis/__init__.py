@@ -1,0 +1,19 @@
+"""What the papers measure of a learner beside its score: conflict, attenuation, landscape."""
+
+from innerloop.analysis.conflict import angles, conflict, conflict_within
+from innerloop.analysis.forgetting import kept, sweep
+from innerloop.analysis.landscape import Landscape, along_slope, inner_landscape, outer_landscape
+from innerloop.analysis.watch import watch
+
+__all__ = [
+    "Landscape",
+    "along_slope",
+    "angles",
+    "conflict",
+    "conflict_within",
+    "inner_landscape",
+    "kept",
+    "outer_landscape",
+    "sweep",
+    "watch",
+]
