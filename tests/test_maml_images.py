@@ -50,6 +50,16 @@ KINDS = [
     "l2f/tiered-imagenet-5w1s@maml",
     "l2f/cifar-fs-5w5s@maml",
     "l2f/fc100-5w10s@maml",
+    "l2f/mini-imagenet-5w1s",
+    "l2f/mini-imagenet-resnet12-5w1s",
+    "l2f/inner-steps-2@maml",
+    "l2f/inner-steps-3",
+    "l2f/scope-parameter",
+    "l2f/scope-filter",
+    "l2f/scope-layer",
+    "l2f/scope-network",
+    "l2f/transform-gamma",
+    "l2f/transform-gamma-delta",
 ]
 
 
@@ -72,6 +82,21 @@ def test_an_experiment_runs_from_set_to_result(name: str, tmp_path: Path) -> Non
     learner = il.load(tmp_path / f"runs/{name}/seed0")
     x = torch.rand(5, 1 if size == 8 else 3, size, size)
     assert il.predict(learner, (x, torch.arange(5)), x).shape == (5, 5)
+
+
+@pytest.mark.usefixtures("noise")
+def test_l2f_is_told_by_a_prototypical_network_that_was_trained_before(tmp_path: Path) -> None:
+    options = Options(out=tmp_path / "runs", quick=True, progress=False)
+    how: dict = {"size": 16, "split": str(tmp_path / "split.json"), "filters": 4, "queries": 5, "test_queries": 5, "test_tasks": 10}
+    teller, told = (experiments.find(f"l2f/embedding-{name}")[0] for name in ("prototypical", "prototypes"))
+    with pytest.raises(InputError, match="told_by is empty; run l2f/embedding-prototypical on the same data first"):
+        told.build(told.settings)
+    experiments.run(teller, replace(teller.settings, **how), options)
+    folder = tmp_path / "runs/l2f/embedding-prototypical/seed0"
+    row = experiments.run(told, replace(told.settings, told_by=str(folder), **how), options)
+    assert row["settings"]["told_by"] == str(folder)
+    learner = il.load(tmp_path / "runs/l2f/embedding-prototypes/seed0")
+    assert learner.prior["gate.0.weight"].shape == (6, 4), "four features tell of six tensors"
 
 
 @pytest.mark.usefixtures("noise")

@@ -15,7 +15,6 @@ from innerloop.experiments.experiment import Options
 from innerloop.experiments.meta_dataset import MetaDataset, mixed, opened
 from innerloop.images import build
 
-NAME = "l2f/meta-dataset@maml"
 SMALL: dict[str, Any] = {"size": 16, "fewest": 2, "most": 4, "filters": 4}
 SETS: dict[str, Any] = {"trained_on": ("birds", "omniglot"), "scored_on": ("omniglot", "coco")}
 
@@ -40,8 +39,9 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_trains_on_some_sets_and_scores_each(sets: Path) -> None:
-    [experiment] = experiments.find(NAME)
+@pytest.mark.parametrize("name", ["l2f/meta-dataset", "l2f/meta-dataset@maml"])
+def test_it_trains_on_some_sets_and_scores_each(name: str, sets: Path) -> None:
+    [experiment] = experiments.find(name)
     settings = replace(experiment.settings, **SMALL, **SETS)
     row = experiments.run(experiment, settings, Options(out=sets / "runs", quick=True, progress=False))
     assert list(row["cases"]) == ["Omniglot", "MSCOCO"]
@@ -49,7 +49,7 @@ def test_it_trains_on_some_sets_and_scores_each(sets: Path) -> None:
         assert scored["tasks"] == 5
         assert len(scored["mean"]) == 6
         assert case in experiment.claims
-    learner = il.load(sets / "runs" / NAME / "seed0")
+    learner = il.load(sets / "runs" / name / "seed0")
     x = torch.rand(3, 3, 16, 16)
     assert il.predict(learner, (x, torch.arange(3)), x).shape == (3, 4)
 

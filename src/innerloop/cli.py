@@ -39,19 +39,23 @@ class List:
     """where to look for runs that are done"""
 
 
+LISTED = 240
+"""Characters of a line that goes to a file or to another program: all that there is to say."""
+
+
 def list_(given: List) -> None:
     done = {row["experiment"] for row in report.read_rows(place for place in given.results if place.exists())}
-    table = Table(
-        Column("experiment", no_wrap=True), "what", "paper", Column("cost", no_wrap=True), "needs", "done", box=None, pad_edge=False
-    )
     pattern = given.pattern if "*" in given.pattern else f"*{given.pattern}*"
     found = [e for name, e in experiments.catalogue().items() if fnmatch(name, pattern)]
     if not found:
         raise InputError(f"no experiment matches {given.pattern!r}; {nearest(given.pattern, experiments.catalogue())}")
+    heads = {"experiment": max(len(e.name) for e in found), "what": 20, "paper": 20, "cost": 0, "needs": 0, "done": 0}
+    table = Table(*(Column(head, no_wrap=True, min_width=least) for head, least in heads.items()), box=None, pad_edge=False)
     for e in found:
-        claims = "; ".join(f"{case} {_slashed(claim.values())}" for case, claim in e.claims.items()) or "–"
+        claims = "; ".join(f"{case} {_slashed(claim.values())}" for case, claim in [*e.claims.items()][:3]) or "–"
+        claims += f"; … {len(e.claims)} cases" if len(e.claims) > 3 else ""
         table.add_row(e.name, e.title, claims, e.cost, ", ".join(e.needs) or "–", "yes" if e.name in done else "")
-    out.print(table)
+    (out if out.is_terminal else Console(width=LISTED, highlight=False, markup=False)).print(table)
 
 
 def run(arguments: Sequence[str]) -> None:

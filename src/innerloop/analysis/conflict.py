@@ -98,7 +98,7 @@ def conflict_within(
                 raise InputError(f"compare gives {list(found.shape)}; give one loss for each of two or more examples")
             return found.flatten(1).mean(1) if found.ndim > 1 else found
 
-        value, back = vjp(losses, params)
+        value, back, *_ = vjp(losses, params)
         (slopes,) = vmap(back)(torch.eye(len(value), dtype=value.dtype, device=value.device))
         return torch.stack([angles(slopes[name]) for name in names])
 

@@ -23,14 +23,15 @@ from innerloop.methods import (
     with_new_head,
     without_head,
 )
-from innerloop.models import Norm, WithContext, convnet, mlp_classifier
+from innerloop.models import Norm, ResNet12, WithContext, convnet, mlp_classifier
 from innerloop.outer import cosine
 from innerloop.params import Params, Patterns, named
 from innerloop.tasks import Deferred, ImageBatches, ImageTasks, Source
 from innerloop.tasks.images import Turns
 from innerloop.tasks.source import generator_of
 
-Net = Literal["strided", "pooled", "no-conv"]
+Net = Literal["strided", "pooled", "no-conv", "resnet12"]
+MOVES = ("net", "-*.norm*")
 
 RATES = (0.001, 0.01, 0.1, 1.0)
 """Inner rates that the fine-tuning baseline's is chosen from, on validation tasks."""
@@ -74,9 +75,9 @@ class FewShot(Settings):
     rate: float = 0.4
     """inner rate"""
     net: Net = "strided"
-    """strided or pooled convolutions, or no-conv"""
+    """strided or pooled convolutions, no-conv, or resnet12"""
     filters: int = 64
-    """of each convolution"""
+    """of each convolution; of a ResNet-12's first block, and twice as many in each after it"""
     norm: Norm = "shift"
     """of each layer, by the batch itself: transductive with a scale and a shift, shift, or none"""
     eps: float = 1e-3
@@ -111,12 +112,15 @@ def tasks_of(settings: FewShot, queries: int) -> Source:
     return Deferred(lambda: opened(settings, queries))
 
 
-def net_of(settings: FewShot, more: int = 0) -> nn.Sequential:
+def net_of(settings: FewShot, more: int = 0) -> nn.Module:
     """The network for the set's images, with so many channels more."""
     shape, generator = (settings.channels + more, settings.size, settings.size), generator_of(settings.seed, "weights")
     common: dict[str, Any] = {"norm": settings.norm, "eps": settings.eps, "generator": generator}
     if settings.net == "no-conv":
         return mlp_classifier(shape, settings.ways, **common)
+    if settings.net == "resnet12":
+        widths = [settings.filters * 2**k for k in range(4)]
+        return ResNet12(shape, settings.ways, widths, released=True, generator=generator)
     common |= {"slope": settings.slope, "bias": settings.bias}
     if settings.net == "strided":
         return convnet(shape, settings.ways, settings.filters, strided=True, mean=True, head="normal", **common)
@@ -149,7 +153,7 @@ def on_tasks(settings: FewShot, learner: Learner, scored: Callable[[Params, floa
     )
 
 
-def few_shot(settings: FewShot, method: Callable[..., Learner] = maml, moves: Patterns = ("net", "-*.norm")) -> Trial:
+def few_shot(settings: FewShot, method: Callable[..., Learner] = maml, moves: Patterns = MOVES) -> Trial:
     """A gradient-based method; normalisation is learned, and does not move in the inner loop."""
     return trial(settings, partial(method, only=moves), net_of(settings))
 

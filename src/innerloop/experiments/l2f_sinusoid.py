@@ -110,9 +110,7 @@ METHODS: dict[str, tuple[str, Callable[[Any], Trial], dict[int, tuple[float, flo
 def _experiments() -> Iterator[Experiment]:
     for variant, (title, build, claims) in METHODS.items():
         for ranges in RANGES:
-            if ranges == "apart" and variant == "maml++":
-                continue
-            for shots in (5, 10, 20) if ranges == "same" else (5, 10):
+            for shots in claims if ranges == "same" else (5, 10) if variant != "maml++" else ():
                 steps = 5 if variant == "maml++" else 1
                 cell = f"l2f/sinusoid-{shots}s" if ranges == "same" else f"l2f/sinusoid-apart-{shots}s"
                 printed = claims.get(shots) if ranges == "same" else None

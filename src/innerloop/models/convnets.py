@@ -156,11 +156,12 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, filters: int, pool: nn.Module):
         super().__init__()
 
-        def part(inputs: int, kernel: int) -> list[nn.Module]:
-            return [nn.Conv2d(inputs, filters, kernel, padding=kernel // 2, bias=False), batch_norm(filters, "transductive", 1e-5)]
+        def part(inputs: int, kernel: int, mark: str = "") -> list[tuple[str, nn.Module]]:
+            conv = nn.Conv2d(inputs, filters, kernel, padding=kernel // 2, bias=False)
+            return [(f"conv{mark}", conv), (f"norm{mark}", batch_norm(filters, "transductive", 1e-5)), (f"act{mark}", nn.ReLU())]
 
-        self.path = nn.Sequential(*part(inputs, 3), nn.ReLU(), *part(filters, 3), nn.ReLU(), *part(filters, 3))
-        self.shortcut = nn.Sequential(*part(inputs, 1))
+        self.path = nn.Sequential(OrderedDict([*part(inputs, 3, "1"), *part(filters, 3, "2"), *part(filters, 3, "3")[:2]]))
+        self.shortcut = nn.Sequential(OrderedDict(part(inputs, 1)[:2]))
         self.end = nn.Sequential(nn.ReLU(), pool)
 
     def forward(self, x: Tensor) -> Tensor:
