@@ -251,7 +251,7 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
             progress=options.progress,
             track=options.track,
             watch=_watch(trial, settings, options) if options.watch else None,
-            watch_every=options.watch or settings.iterations,
+            watch_every=max(options.watch, 1),
             log=started,
         )
     except InputError:
