@@ -244,6 +244,22 @@ def test_evaluate_compare_and_adapt(runs: Path, tmp_path: Path, capsys: pytest.C
     other = json.loads((runs / "maml/sinusoid-random/seed0/result.json").read_text())
     assert f"{row['cases']['20-shot']['mean'][10] - other['cases']['20-shot']['mean'][10]:.4f} ±" in out
 
+    names = ["maml/sinusoid", "maml/sinusoid-random", "maml/sinusoid-pretrained"]
+    code, out, _ = said(["compare", *(str(runs / name) for name in names)], capsys)
+    assert code == 0
+    assert out.count("---") == 12, "three cases of four columns"
+    difference = other["cases"]["20-shot"]["mean"][10] - row["cases"]["20-shot"]["mean"][10]
+    last = out[out.index("| 20-shot") :]
+    assert f"| `{runs / names[1]}` | {other['cases']['20-shot']['mean'][10]:.2f} ± " in last
+    assert f"| {difference:.2f} ± " in last
+    assert f"| {difference:+.2f} |" in last
+    code, _, err = said(["compare", str(runs / "maml"), str(runs / names[0])], capsys)
+    assert code == 2
+    assert "holds no scores; give a run's folder, or that of an experiment with a folder for each seed" in err
+    code, _, err = said(["compare", str(runs / names[0]), str(runs / "l2f/sinusoid-apart-5s"), str(runs / names[1])], capsys)
+    assert code == 2
+    assert "the scores are of different tasks" in err
+
     (tmp_path / "support.csv").write_text("x,y\n0,0\n1,0.84\n2,0.91\n")
     (tmp_path / "query.csv").write_text("x\n0.5\n1.5\n")
     code, out, _ = said(["adapt", str(runs / RUN), "--support", f"{tmp_path}/support.csv", "--query", f"{tmp_path}/query.csv"], capsys)

@@ -121,11 +121,20 @@ def test_the_committed_results_are_result_lines_of_listed_experiments() -> None:
         assert {case: {int(k): v for k, v in claim.items()} for case, claim in r["claims"].items()} == catalogue()[r["experiment"]].claims
 
 
+def test_a_readme_shows_the_longest_run_of_what_has_a_claim(tmp_path: Path) -> None:
+    longer, shorter = row(iterations=9), row(iterations=8)
+    silent = row(name="maml/sinusoid-oracle") | {"claims": {}}
+    listed = entries(write(tmp_path, shorter, longer, silent))
+    assert len(report.markdown(listed).splitlines()) == 5
+    [line] = report.markdown(listed, longest=True).splitlines()[2:]
+    assert "iterations 9" in line
+
+
 def test_the_table_in_the_readme_is_that_of_the_committed_results(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     copy = tmp_path / "README.md"
     copy.write_text((root / "README.md").read_text())
-    report.into_readme(copy, report.markdown(entries(root / "results")))
+    report.into_readme(copy, report.markdown(entries(root / "results"), longest=True))
     assert copy.read_text() == (root / "README.md").read_text()
 
 

@@ -156,22 +156,49 @@ def evaluate_(given: Evaluate) -> None:
 
 @dataclass(frozen=True)
 class Compare:
-    """Two runs on the same test tasks: the paired difference A − B after each step."""
+    """Runs on the same test tasks, task by task: two of them after each step, or more, or several seeds of each, at their last one."""
 
-    run_a: Positional[Path]
-    """a run's folder"""
-    run_b: Positional[Path]
-    """another's"""
+    first: Positional[Path]
+    """a run's folder, or that of an experiment with a folder for each seed"""
+    others: Positional[tuple[Path, ...]]
+    """one or more to compare it with, of the same kind"""
 
 
 def compare_(given: Compare) -> None:
-    (a, of_a), (b, of_b) = (checkpoint.read(folder / SCORES) for folder in (given.run_a, given.run_b))
-    shared = [case for case in a if case in b]
-    if not shared:
-        raise InputError(f"the runs share no case: {', '.join(a)} and {', '.join(b)}; compare runs of the same tasks")
-    for case in shared:
-        out.print(f"{case}: {given.run_a} − {given.run_b}")
-        print(compare(Scores(a[case], of_a[case]), Scores(b[case], of_b[case])))
+    if not given.others:
+        raise InputError(f"there is nothing to compare {given.first} with; name one more run")
+    if len(given.others) > 1 or not (given.first / SCORES).exists():
+        runs = {str(folder): _scores_by_seed(folder) for folder in (given.first, *given.others)}
+        every = [scores for run in runs.values() for scores in run.values()]
+        for case in _shared(every):
+            print(report.comparison(case, {name: {seed: scores[case] for seed, scores in run.items()} for name, run in runs.items()}))
+        return
+    [other] = given.others
+    a, b = _scores(given.first), _scores(other)
+    for case in _shared([a, b]):
+        out.print(f"{case}: {given.first} − {other}")
+        print(compare(a[case], b[case]))
+
+
+def _shared(every: Sequence[Mapping[str, Scores]]) -> list[str]:
+    """Cases that all have."""
+    if not (shared := [case for case in every[0] if all(case in scores for scores in every)]):
+        cases = sorted({case for scores in every for case in scores})
+        raise InputError(f"the runs share no case: they have {', '.join(cases)}; compare runs of the same tasks")
+    return shared
+
+
+def _scores(folder: Path) -> dict[str, Scores]:
+    values, tasks = checkpoint.read(folder / SCORES)
+    return {case: Scores(values[case], tasks[case]) for case in values}
+
+
+def _scores_by_seed(folder: Path) -> dict[str, dict[str, Scores]]:
+    """Scores by case, by the name of the seed's folder."""
+    seeds = [folder] if (folder / SCORES).exists() else sorted(file.parent for file in folder.glob(f"seed*/{SCORES}"))
+    if not seeds:
+        raise InputError(f"{folder} holds no scores; give a run's folder, or that of an experiment with a folder for each seed")
+    return {seed.name: _scores(seed) for seed in seeds}
 
 
 @dataclass(frozen=True)
@@ -261,7 +288,7 @@ class Report:
     html: Path | None = None
     """write one self-contained page here"""
     readme: Path | None = None
-    """put the table between the marks of this file"""
+    """put a table of the longest runs, with what the paper says, between the marks of this file"""
     figures: Path | None = None
     """write the figure over all experiments into this folder, one a metric"""
 
@@ -276,7 +303,7 @@ def report_(given: Report) -> None:
     table = report.markdown(listed)
     print(table)
     if given.readme:
-        report.into_readme(given.readme, table)
+        report.into_readme(given.readme, report.markdown(listed, longest=True))
     if not (given.html or given.figures):
         return
     from innerloop import plots

@@ -3,15 +3,18 @@
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from innerloop.checkpoint import write_whole
 from innerloop.errors import InputError
+from innerloop.evaluate import Scores, compare
 from innerloop.experiments import RESULT, Experiment
 from innerloop.experiments.experiment import MSE, Metric
 from innerloop.outer import METRICS
@@ -133,10 +136,14 @@ def _changed(row: Row, experiment: Experiment) -> str:
     return ", ".join(f"{key} {value}" for key, value in differ.items())
 
 
-def markdown(listed: Sequence[Entry]) -> str:
-    """A table for each metric, with the paper's number beside ours for every case that it prints, or the first where none."""
+def markdown(listed: Sequence[Entry], longest: bool = False) -> str:
+    """A table for each metric, with the paper's number beside ours for every case that it prints, or the first where none.
+
+    Args:
+        longest: of each experiment only the run that saw the most tasks, and only of those with a number in their paper.
+    """
     tables: dict[str, list[str]] = {}
-    for e in headline(listed):
+    for e in _longest(headline(listed)) if longest else headline(listed):
         head = [
             f"| experiment | what | case | steps | paper | ours ± 95 %, {e.metric.name} | seeds | |",
             "|---|---|---|---|---|---|---|---|",
@@ -145,6 +152,44 @@ def markdown(listed: Sequence[Entry]) -> str:
         cells = [name, e.title, e.case, _steps(e), claimed(e), _ours(e), str(len(e.runs)), e.verdict]
         tables.setdefault(e.metric.name, head).append("| " + " | ".join(cells) + " |")
     return "\n\n".join("\n".join(lines) for lines in tables.values())
+
+
+def _longest(listed: Sequence[Entry]) -> list[Entry]:
+    def seen(e: Entry) -> int:
+        settings = e.runs[0]["settings"]
+        return settings["iterations"] * settings["meta_batch"]
+
+    most = {e.experiment: max(seen(o) for o in listed if o.experiment == e.experiment) for e in listed}
+    return [e for e in listed if e.claim and seen(e) == most[e.experiment]]
+
+
+def comparison(case: str, runs: Mapping[str, Mapping[str, Scores]]) -> str:
+    """A table of paired differences from the first run, each at its last step, over the seeds that both have.
+
+    A difference is first averaged over seeds, task by task; its interval is over tasks. Each
+    seed's own mean stands beside it.
+
+    Args:
+        case: which the scores are of.
+        runs: scores by seed, by the name of the run.
+
+    Raises:
+        InputError: the scores are of different tasks, or a run shares no seed with the first.
+    """
+    (base, first), *_ = runs.items()
+    lines = [f"| {case} | mean ± 95 % | less {base} ± 95 % | by seed |", "|---|---|---|---|"]
+    for name, run in runs.items():
+        seeds = [seed for seed in first if seed in run]
+        if not seeds:
+            raise InputError(f"{name} has no seed that {base} has: {', '.join(run)} and {', '.join(first)}; run the same ones")
+        last = [replace(run[seed], values=run[seed].values[:, -1:]) for seed in seeds]
+        apart = [compare(s, replace(first[seed], values=first[seed].values[:, -1:])) for seed, s in zip(seeds, last, strict=True)]
+        own, difference = (replace(scores[0], values=torch.stack([s.values for s in scores]).mean(0)) for scores in (last, apart))
+        by_seed = ", ".join(f"{float(s.mean[0]):+.2f}" for s in apart)
+        cells = [shown(float(own.mean[0]), float(own.interval[0]))]
+        cells += ["", ""] if name == base else [shown(float(difference.mean[0]), float(difference.interval[0])), by_seed]
+        lines.append("| " + " | ".join([f"`{name}`", *cells]) + " |")
+    return "\n".join(lines)
 
 
 def claimed(e: Entry) -> str:

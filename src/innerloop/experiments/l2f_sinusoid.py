@@ -85,7 +85,7 @@ def by_l2f(settings: Waves) -> Trial:
 
 
 def by_maml_plus_plus(settings: Waves) -> Trial:
-    """MAML++ on a network without normalisation: learned rates, and a falling outer rate; steps beyond those of training repeat the last."""
+    """MAML++ on a network without normalisation: learned rates, a falling outer rate; steps beyond those of training repeat the last."""
     net, iterations = net_of(settings), max(settings.iterations, 1)
     phases = maml_plus_plus_phases(net, mse(net), settings.steps, settings.rate, iterations)
     made = trial(settings, lambda steps: maml_plus_plus(net, mse(net), steps, settings.rate))
