@@ -112,7 +112,8 @@ BAD = [
     (["run", "maml/sinusoid", "--quick", "--track"], "track needs TensorBoard"),
     (["list", "omniglut"], "no experiment matches 'omniglut'"),
     (["evaluate", "nowhere"], "nowhere holds no run of a listed experiment"),
-    (["compare", "nowhere", "there"], "there is no nowhere/scores.safetensors; check the folder's name"),
+    (["compare", "nowhere", "there"], "nowhere holds no scores; give a run's folder"),
+    (["compare", "nowhere"], "there is nothing to compare nowhere with; name one more run"),
     (["adapt", "nowhere", "--support", "a.csv", "--query", "b.csv"], "there is no file a.csv; check its name"),
     (["report", "--results", "nowhere"], "no result lines in nowhere"),
 ]

@@ -173,7 +173,7 @@ def compare_(given: Compare) -> None:
         for case in _shared(every):
             print(report.comparison(case, {name: {seed: scores[case] for seed, scores in run.items()} for name, run in runs.items()}))
         return
-    [other] = given.others
+    other = next(iter(given.others))
     a, b = _scores(given.first), _scores(other)
     for case in _shared([a, b]):
         out.print(f"{case}: {given.first} − {other}")
