@@ -17,6 +17,7 @@ from innerloop.methods.gradient import (
     reptile,
 )
 from innerloop.methods.l2f import attenuated, attenuated_for_all, l2f, mean_prototype, mean_slopes
+from innerloop.methods.leo import Penalties, leo
 from innerloop.methods.metric import matching, nearest_neighbour, prototypical
 from innerloop.methods.plus_plus import maml_plus_plus, maml_plus_plus_phases
 from innerloop.methods.support import by_support
@@ -26,6 +27,7 @@ METHODS = {f.__name__: f for f in (maml, fomaml, anil, boil, meta_sgd, per_step_
 
 __all__ = [
     "METHODS",
+    "Penalties",
     "anil",
     "attenuated",
     "attenuated_for_all",
@@ -37,6 +39,7 @@ __all__ = [
     "head_of",
     "independent",
     "l2f",
+    "leo",
     "maml",
     "maml_plus_plus",
     "maml_plus_plus_phases",
