@@ -42,6 +42,8 @@ class Settings:
     """Adam's rate"""
     clip: float = 0.0
     """largest element of the meta-gradient; 0 for any"""
+    longest: float = 0.0
+    """largest length of the meta-gradient, after clip; 0 for any"""
     precision: str = "float32"
     """float32, tf32 or bfloat16: of products while training"""
     validation_tasks: int = 100
@@ -228,6 +230,7 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
             _begin(folder, about, options.resume)
         rows.append(row)
 
+    clipped = settings.clip or settings.longest
     made = [f for f in (folder, *folder.parents) if not f.exists()]
     try:
         checkpoint.writable(folder)
@@ -237,7 +240,7 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
             settings.iterations,
             meta_batch=settings.meta_batch,
             outer_rate=settings.outer_rate,
-            optimizer=adam(settings.outer_rate, settings.clip) if settings.clip else None,
+            optimizer=adam(settings.outer_rate, settings.clip or None, settings.longest or None) if clipped else None,
             schedule=trial.schedule,
             phases=trial.phases,
             precision=settings.precision,

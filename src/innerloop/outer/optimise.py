@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from innerloop.errors import InputError, positive
 
 
-def adam(rate: float, clip: float | None = None) -> Callable[[list[Tensor]], Optimizer]:
+def adam(rate: float, clip: float | None = None, longest: float | None = None) -> Callable[[list[Tensor]], Optimizer]:
     """Adam with the given rate, for ``train(optimizer=…)``.
 
     Args:
@@ -19,18 +19,21 @@ def adam(rate: float, clip: float | None = None) -> Callable[[list[Tensor]], Opt
         clip: bound of each element of the meta-gradient, which is cut to −clip … clip before
             the step. MAML's on mini-ImageNet is 10, and it acts on the loss's scale: that of
             ``cross_entropy_per_shot``.
+        longest: bound of the length of the whole meta-gradient, which is shortened to it, after ``clip``.
 
     Raises:
         InputError: a setting is not above 0.
 
     Source of the clipping: Finn et al. 2017, arXiv:1703.03400, in cbfinn/maml, ``maml.py``.
     """
-    positive(rate=rate, clip=1.0 if clip is None else clip)
+    positive(rate=rate, clip=1.0 if clip is None else clip, longest=1.0 if longest is None else longest)
 
     def build(params: list[Tensor]) -> Optimizer:
         outer = torch.optim.Adam(params, rate, fused=True)
         if clip is not None:
             outer.register_step_pre_hook(partial(_clip, params, clip))
+        if longest is not None:
+            outer.register_step_pre_hook(partial(_shorten, params, longest))
         return outer
 
     return build
@@ -40,6 +43,10 @@ def _clip(params: list[Tensor], bound: float, *step: object) -> None:
     for p in params:
         if p.grad is not None:
             p.grad = p.grad.clamp(-bound, bound)
+
+
+def _shorten(params: list[Tensor], bound: float, *step: object) -> None:
+    torch.nn.utils.clip_grad_norm_(params, bound)
 
 
 def cosine(iterations: int, least: float = 0.0) -> Callable[[Optimizer], LRScheduler]:

@@ -4,6 +4,7 @@ from innerloop.tasks.images import ImageBatches, ImageTasks
 from innerloop.tasks.sinusoids import FreshPoints, Sinusoids
 from innerloop.tasks.source import Deferred, Source, from_function, most_together, named_source, on
 from innerloop.tasks.varied import VariedTasks
+from innerloop.tasks.vectors import VectorTasks, read_vectors
 
 __all__ = [
     "Deferred",
@@ -13,8 +14,10 @@ __all__ = [
     "Sinusoids",
     "Source",
     "VariedTasks",
+    "VectorTasks",
     "from_function",
     "most_together",
     "named_source",
     "on",
+    "read_vectors",
 ]

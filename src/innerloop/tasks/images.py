@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,23 @@ from innerloop.tasks.source import from_blocks, generator_of
 BLOCK = 128  # tasks whose images are chosen at once
 
 Turns = Literal["none", "tasks", "classes"]
+
+
+class Drawn(Protocol):
+    """What the choice of a task's classes and examples depends on."""
+
+    @property
+    def ways(self) -> int: ...
+    @property
+    def shots(self) -> int: ...
+    @property
+    def queries(self) -> int: ...
+    @property
+    def turns(self) -> Turns: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def numbers(self) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +110,7 @@ class ImageTasks:
         """Tasks ``first`` … ``first + count − 1`` of a split, stacked."""
         if split not in self.classes:
             raise InputError(f"{self.images.name} has no split {split!r}; {nearest(split, self.classes)}")
-        which, turn = from_blocks(lambda b: _block(self, split, b), BLOCK, first, count)
+        which, turn = from_blocks(lambda b: chosen(self, split, b), BLOCK, first, count)
         x = self.gathered(which, turn)
         y = torch.arange(self.ways, device=self.device).expand(count, -1)
         parts = x[:, :, : self.shots], x[:, :, self.shots :]
@@ -144,7 +161,7 @@ def _turned(x: Tensor, turn: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _block(tasks: ImageTasks, split: str, block: int) -> tuple[Tensor, Tensor]:
+def chosen(tasks: Drawn, split: str, block: int) -> tuple[Tensor, Tensor]:
     """Numbers of images ``[tasks, N, K + Q]`` and quarters that each class is turned by ``[tasks, N]``."""
 
     def keys(what: str, *shape: int) -> Tensor:
@@ -152,13 +169,13 @@ def _block(tasks: ImageTasks, split: str, block: int) -> tuple[Tensor, Tensor]:
 
     own, counts, starts = tasks.numbers[split], tasks.numbers["counts"], tasks.numbers["starts"]
     kinds = len(own) * (4 if tasks.turns == "classes" else 1)
-    chosen = keys("classes", kinds).topk(tasks.ways).indices
-    turn = chosen // len(own) if tasks.turns == "classes" else (4 * keys("turns", tasks.ways)).long()
-    chosen = own[chosen % len(own)]
+    picks = keys("classes", kinds).topk(tasks.ways).indices
+    turn = picks // len(own) if tasks.turns == "classes" else (4 * keys("turns", tasks.ways)).long()
+    picks = own[picks % len(own)]
     among = keys("images", tasks.ways, int(counts[own].max()))
-    there = torch.arange(among.shape[-1]) < counts[chosen][..., None]
+    there = torch.arange(among.shape[-1]) < counts[picks][..., None]
     images = among.where(there, -1.0).topk(tasks.shots + tasks.queries).indices
-    return starts[chosen][..., None] + images, turn
+    return starts[picks][..., None] + images, turn
 
 
 @dataclass(frozen=True, eq=False)
