@@ -314,3 +314,23 @@ def test_a_run_can_be_watched(tmp_path: Path) -> None:
 def test_watching_less_than_never_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "maml/sinusoid", "--quick", "--watch", "-1", "--out", str(tmp_path)]) == 2
     assert "watch is -1; give the iterations between measurements, or 0 for none" in capsys.readouterr().err
+
+
+def test_runs_that_were_watched_are_drawn_together(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = []
+    for name in ("l2f/sinusoid-5s", "l2f/sinusoid-5s@maml"):
+        assert main(["run", name, "--quick", "--watch", "25", "--out", str(tmp_path), "--no-progress"]) == 0
+        folders.append(str(tmp_path / name))
+    code, out, _ = said(["compare", *folders, "--figures", str(tmp_path / "drawn")], capsys)
+    assert code == 0
+    assert f"less {folders[0]}" in out
+    assert {file.name for file in (tmp_path / "drawn").iterdir()} == {"conflict.png", "landscape.png"}
+    code, _, err = said(["compare", folders[0], str(runs / "l2f/sinusoid-5s@maml"), "--figures", str(tmp_path / "none")], capsys)
+    assert code == 2
+    assert "sinusoid-5s@maml was not watched; run it with --watch N" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_experiment_about_what_is_measured_is_watched_by_itself() -> None:
+    named = {name: e.watch for name, e in experiments.catalogue().items() if e.watch}
+    assert named == dict.fromkeys(["l2f/conflict", "l2f/conflict@maml", "l2f/landscape", "l2f/landscape@maml"], 500)

@@ -21,7 +21,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import Diverged, InputError, nearest
 from innerloop.evaluate import Scores, compare, evaluate, predict
-from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, adapts, folder_of, prior_of, trial_of
+from innerloop.experiments.experiment import RESULT, RUN, SCORES, Experiment, Options, adapts, folder_of, prior_of, trial_of
 from innerloop.folders import input_colours, input_shape, predict_images
 from innerloop.images.commands import DATA
 from innerloop.outer import Stopped, logged
@@ -162,11 +162,15 @@ class Compare:
     """a run's folder, or that of an experiment with a folder for each seed"""
     others: Positional[tuple[Path, ...]]
     """one or more to compare it with, of the same kind"""
+    figures: Path | None = None
+    """draw conflict and landscape of all runs that were watched into this folder"""
 
 
 def compare_(given: Compare) -> None:
     if not given.others:
         raise InputError(f"there is nothing to compare {given.first} with; name one more run")
+    if given.figures:
+        _draw_watched([given.first, *given.others], given.figures)
     if len(given.others) > 1 or not (given.first / SCORES).exists():
         runs = {str(folder): _scores_by_seed(folder) for folder in (given.first, *given.others)}
         every = [scores for run in runs.values() for scores in run.values()]
@@ -178,6 +182,25 @@ def compare_(given: Compare) -> None:
     for case in _shared([a, b]):
         out.print(f"{case}: {given.first} − {other}")
         print(compare(a[case], b[case]))
+
+
+def _draw_watched(folders: Sequence[Path], into: Path) -> None:
+    from innerloop import plots
+
+    lines = {folder: logged(next(iter(sorted(folder.glob("seed*"))), folder)) for folder in folders}
+    if silent := [folder for folder, rows in lines.items() if not any("conflict" in row for row in rows)]:
+        raise InputError(f"{silent[0]} was not watched; run it with --watch N, or leave --figures out")
+    titled = {_title(folder): rows for folder, rows in lines.items()}
+    for name, figure in (("conflict.png", plots.conflicts(titled)), ("landscape.png", plots.landscapes(titled))):
+        checkpoint.write_whole(checkpoint.writable(into) / name, plots.png(figure))
+
+
+def _title(folder: Path) -> str:
+    """The experiment's title, or the folder's name where it is of none."""
+    place = next(iter(sorted(folder.glob("seed*"))), folder)
+    about = checkpoint.read_json(place / RUN) if (place / RUN).exists() else {}
+    known = experiments.catalogue().get(str(about.get("experiment")))
+    return known.title if known else folder.name
 
 
 def _shared(every: Sequence[Mapping[str, Scores]]) -> list[str]:

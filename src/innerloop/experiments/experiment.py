@@ -79,7 +79,7 @@ class Options:
     checkpoint_every: int = 5_000
     """iterations between checkpoints"""
     watch: int = 0
-    """iterations between measurements of conflict and landscape while training; 0 for none"""
+    """iterations between measurements of conflict and landscape while training; 0 for the experiment's own, as a rule none"""
     track: bool = False
     """write TensorBoard events too"""
     progress: bool = True
@@ -143,6 +143,7 @@ class Experiment:
         metric: what is scored.
         claims: the paper's numbers: case → step → value.
         margins: the paper's ± of them, where it prints one.
+        watch: iterations between measurements of conflict and landscape, where the experiment is about these.
         cost: time on two cores.
     """
 
@@ -155,6 +156,7 @@ class Experiment:
     follows: str
     metric: Metric = MSE
     margins: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    watch: int = 0
     cost: str = "2 min"
     needs: tuple[str, ...] = ()
 
@@ -173,6 +175,8 @@ def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
     """
     if options.quick:
         settings = settings.quick()
+    if experiment.watch and not options.watch:
+        options = replace(options, watch=experiment.watch)
     if settings.test_tasks < 1 or settings.test_steps < 0:
         raise InputError(
             f"test_tasks is {settings.test_tasks} and test_steps {settings.test_steps}; score at least 1 task, after 0 steps or more"

@@ -123,6 +123,7 @@ def _one(
 ) -> Experiment:
     case = f"{settings.ways}-way {settings.shots}-shot"
     claims, margins = ({case: {settings.test_steps: value}} if value else {} for value in claim or (0.0, 0.0))
+    given: dict[str, Any] = {"cost": "20 h", "follows": FOLLOWS} | about
     return Experiment(
         name=name,
         title=title,
@@ -133,7 +134,7 @@ def _one(
         margins=margins,
         metric=ACCURACY,
         needs=(settings.data,),
-        **{"cost": "20 h", "follows": FOLLOWS} | about,
+        **given,
     )
 
 
@@ -217,8 +218,17 @@ def _ablations(settings: Forgetting, ground: str, printed: bool, **about: Any) -
         yield _one(f"l2f/transform-{name}{at}", title, settings, partial(forgetting, **how), "Table 6", claimed(*claim), **about)
 
 
+def _watched() -> Iterator[Experiment]:
+    """Figures 2, 3, F, G and H: what is drawn of MAML and of L2F while they train; ``innerloop compare`` draws both together."""
+    settings = replace(MINI, shots=5, meta_batch=2)
+    for what, figures in (("conflict", "Figures 3 and L"), ("landscape", "Figures 2, F, G and H")):
+        for variant, title, build in (("", "L2F", forgetting), ("@maml", "MAML", BY_MAML)):
+            yield replace(_one(f"l2f/{what}{variant}", f"{title}, {what} while training", settings, build, figures, None), watch=500)
+
+
 EXPERIMENTS = (
     *_rows(),
+    *_watched(),
     *_ablations(replace(MINI, shots=5, meta_batch=2), "", printed=True),
     *_ablations(replace(OMNIGLOT, ways=20), "omniglot-20w1s", printed=False, cost="5 h", follows=FOLLOWS + OWN),
     *_ablations(replace(SMALL, shots=5, meta_batch=2), "mini-32-5w5s", printed=False, cost="2 h", follows=FOLLOWS + OWN),
