@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -314,6 +315,20 @@ def test_a_run_can_be_watched(tmp_path: Path) -> None:
 def test_watching_less_than_never_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "maml/sinusoid", "--quick", "--watch", "-1", "--out", str(tmp_path)]) == 2
     assert "watch is -1; give the iterations between measurements, or 0 for none" in capsys.readouterr().err
+
+
+def test_runs_are_compared_over_the_seeds_that_both_have(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in ("a/seed0", "a/seed1", "b/seed0", "c/seed2"):
+        shutil.copytree(runs / RUN, tmp_path / place)
+    code, out, _ = said(["compare", str(tmp_path / "a"), str(tmp_path / "b")], capsys)
+    assert code == 0
+    assert out.count("| 0.00 ± 0.00 | +0.00 |") == 3, "one seed, in three cases"
+    code, out, _ = said(["compare", str(tmp_path / "a"), str(tmp_path / "a")], capsys)
+    assert (code, "+0.00, +0.00" in out) == (0, False), "what is compared with itself is the first"
+    code, _, err = said(["compare", str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "c")], capsys)
+    assert code == 2
+    assert "c has no seed that" in err
+    assert "seed2 and seed0, seed1; run the same ones" in err
 
 
 def test_runs_that_were_watched_are_drawn_together(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
