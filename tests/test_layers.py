@@ -11,8 +11,8 @@ SRC = Path(innerloop.__file__).parent
 
 LAYERS = [
     "errors", "params", "batches", "learner", "steps", "models", "losses", "methods", "engine", "progress",
-    "checkpoint", "images", "tasks", "train", "evaluate", "environment", "experiments", "estimators", "folders",
-    "report", "plots", "doctor", "cli",
+    "checkpoint", "images", "tasks", "explain", "outer", "train", "evaluate", "analysis", "environment", "experiments",
+    "estimators", "folders", "report", "plots", "doctor", "cli",
 ]  # fmt: skip
 
 
