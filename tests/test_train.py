@@ -31,6 +31,10 @@ SOURCE = Sinusoids()
 GOLDEN = [4.53723, 2.54943, 4.8146, 3.11262, 3.99548]
 
 
+ONE_PLAN: dict[str, Any] = {"engine": "vmap", "progress": False}
+"""For runs that must agree to the bit: auto measures, and may choose another plan the next time."""
+
+
 def learner(hidden: int = 8, steps: int = 1, rate: float = 0.01) -> Learner:
     net = il.mlp(1, hidden, 1, generator=torch.Generator().manual_seed(0))
     return il.maml(net, il.mse(net), steps, rate)
@@ -237,18 +241,18 @@ KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_train import SOURCE, learner
+from test_train import ONE_PLAN, SOURCE, learner
 import innerloop as il
 def kill(row):
     if row["iteration"] == 64:  # the last checkpoint is of 60
         os.kill(os.getpid(), signal.SIGKILL)
 torch.manual_seed(0)
-il.train(learner(), SOURCE, 100, out=sys.argv[1], checkpoint_every=20, log_every=8, progress=False, log=kill)
+il.train(learner(), SOURCE, 100, out=sys.argv[1], checkpoint_every=20, log_every=8, log=kill, **ONE_PLAN)
 """
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    how = {"checkpoint_every": 20, "log_every": 8, "progress": False}
+    how = {"checkpoint_every": 20, "log_every": 8, **ONE_PLAN}
     torch.manual_seed(0)
     straight = il.train(learner(), SOURCE, 100, out=tmp_path / "straight", **how)
     done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "killed", Path(__file__).parent], check=False)
@@ -271,22 +275,22 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_run_may_be_made_longer(tmp_path: Path) -> None:
-    il.train(learner(), SOURCE, 10, out=tmp_path, progress=False)
-    longer = il.train(learner(), SOURCE, 30, out=tmp_path, resume=True, progress=False)
-    same(longer.prior, il.train(learner(), SOURCE, 30, progress=False).prior)
-    same(il.train(learner(), SOURCE, 30, out=tmp_path, resume=True, progress=False).prior, longer.prior)
+    il.train(learner(), SOURCE, 10, out=tmp_path, **ONE_PLAN)
+    longer = il.train(learner(), SOURCE, 30, out=tmp_path, resume=True, **ONE_PLAN)
+    same(longer.prior, il.train(learner(), SOURCE, 30, **ONE_PLAN).prior)
+    same(il.train(learner(), SOURCE, 30, out=tmp_path, resume=True, **ONE_PLAN).prior, longer.prior)
 
 
 def test_resuming_restores_the_random_state(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
     start = il.pretrained(net, il.mse(net))
     torch.manual_seed(0)
-    straight = il.train(start, SOURCE, 20, checkpoint_every=5, out=tmp_path / "a", progress=False)
+    straight = il.train(start, SOURCE, 20, checkpoint_every=5, out=tmp_path / "a", **ONE_PLAN)
     torch.manual_seed(0)
-    il.train(start, SOURCE, 10, checkpoint_every=5, out=tmp_path / "b", progress=False)
+    il.train(start, SOURCE, 10, checkpoint_every=5, out=tmp_path / "b", **ONE_PLAN)
     torch.manual_seed(99)
     same(
-        il.train(start, SOURCE, 20, checkpoint_every=5, validation_tasks=0, out=tmp_path / "b", resume=True, progress=False).prior,
+        il.train(start, SOURCE, 20, checkpoint_every=5, validation_tasks=0, out=tmp_path / "b", resume=True, **ONE_PLAN).prior,
         straight.prior,
     )
 
@@ -428,10 +432,10 @@ def test_a_run_can_be_resumed_from_its_first_moment(tmp_path: Path) -> None:
             raise Stop
 
     with pytest.raises(Stop):
-        il.train(learner(), SOURCE, 9, log_every=1, out=tmp_path, progress=False, log=stop)
+        il.train(learner(), SOURCE, 9, log_every=1, out=tmp_path, log=stop, **ONE_PLAN)
     same(
-        il.train(learner(), SOURCE, 9, out=tmp_path, resume=True, progress=False).prior,
-        il.train(learner(), SOURCE, 9, progress=False).prior,
+        il.train(learner(), SOURCE, 9, out=tmp_path, resume=True, **ONE_PLAN).prior,
+        il.train(learner(), SOURCE, 9, **ONE_PLAN).prior,
     )
 
 
@@ -489,7 +493,7 @@ def test_a_loss_may_be_read_an_iteration_later(monkeypatch: pytest.MonkeyPatch, 
 
     def lines(name: str) -> list[dict]:
         rows: list[dict] = []
-        il.train(learner(), SOURCE, 7, log_every=3, checkpoint_every=5, out=tmp_path / name, progress=False, log=rows.append)
+        il.train(learner(), SOURCE, 7, log_every=3, checkpoint_every=5, out=tmp_path / name, log=rows.append, **ONE_PLAN)
         return [{k: row[k] for k in ("iteration", "loss", "val") if k in row} for row in rows]
 
     at_once = lines("at once")
@@ -504,5 +508,5 @@ def test_training_in_a_thread_leaves_signals_alone() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor() as pool:
-        trained = pool.submit(train, learner(), SOURCE, 3, progress=False).result()
-    same(trained.prior, il.train(learner(), SOURCE, 3, progress=False).prior)
+        trained = pool.submit(train, learner(), SOURCE, 3, **ONE_PLAN).result()
+    same(trained.prior, il.train(learner(), SOURCE, 3, **ONE_PLAN).prior)

@@ -187,7 +187,7 @@ def compare_(given: Compare) -> None:
 def _draw_watched(folders: Sequence[Path], into: Path) -> None:
     from innerloop import plots
 
-    lines = {folder: logged(next(iter(sorted(folder.glob("seed*"))), folder)) for folder in folders}
+    lines = {folder: logged(_seeds(folder)[0]) for folder in folders}
     if silent := [folder for folder, rows in lines.items() if not any("conflict" in row for row in rows)]:
         raise InputError(f"{silent[0]} was not watched; run it with --watch N, or leave --figures out")
     titled = {_title(folder): rows for folder, rows in lines.items()}
@@ -195,9 +195,14 @@ def _draw_watched(folders: Sequence[Path], into: Path) -> None:
         checkpoint.write_whole(checkpoint.writable(into) / name, plots.png(figure))
 
 
+def _seeds(folder: Path) -> list[Path]:
+    """The runs of an experiment's folder, or the folder itself where it is a run's."""
+    return sorted(folder.glob("seed*")) or [folder]
+
+
 def _title(folder: Path) -> str:
     """The experiment's title, or the folder's name where it is of none."""
-    place = next(iter(sorted(folder.glob("seed*"))), folder)
+    place = _seeds(folder)[0]
     about = checkpoint.read_json(place / RUN) if (place / RUN).exists() else {}
     known = experiments.catalogue().get(str(about.get("experiment")))
     return known.title if known else folder.name
@@ -218,7 +223,7 @@ def _scores(folder: Path) -> dict[str, Scores]:
 
 def _scores_by_seed(folder: Path) -> dict[str, dict[str, Scores]]:
     """Scores by case, by the name of the seed's folder."""
-    seeds = [folder] if (folder / SCORES).exists() else sorted(file.parent for file in folder.glob(f"seed*/{SCORES}"))
+    seeds = [seed for seed in _seeds(folder) if (seed / SCORES).exists()]
     if not seeds:
         raise InputError(f"{folder} holds no scores; give a run's folder, or that of an experiment with a folder for each seed")
     return {seed.name: _scores(seed) for seed in seeds}

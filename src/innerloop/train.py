@@ -130,8 +130,9 @@ def train(
     def draw(iteration: int) -> Task:
         return onto(tasks.draw("train", iteration * meta_batch, meta_batch), device)
 
+    batch = draw(first)
     for each in (learner, *(p for p in by_phase.values() if p is not learner)):
-        try_one(each, params, draw(first))
+        try_one(each, params, batch)
     if folder:
         checkpoint.writable(folder)
     with (
@@ -160,9 +161,7 @@ def train(
                 state.plan = asked  # the one before is of another learner
             with torch.random.fork_rng():  # measuring draws what a net's dropout draws; the run must not depend on it
                 count = ends - state.iteration
-                state.plan, gradient_of, measured = choose(
-                    trainee, params, draw(state.iteration), count, state.plan, chunk, shown.say, shown.warn
-                )
+                state.plan, gradient_of, measured = choose(trainee, params, batch, count, state.plan, chunk, shown.say, shown.warn)
             if state.plan.compiled or measured:
                 shown.say("")
             write({"iteration": state.iteration, "engine": str(state.plan), "measured": measured})
@@ -171,8 +170,7 @@ def train(
             if not state.iteration:
                 look()
             with signals() as received:
-                while (done := state.iteration) < ends:
-                    batch = draw(done)
+                while state.iteration < ends:
                     gradient, loss = gradient_of(params, batch)
                     losses.add(trainee, batch, loss)
                     state.step(gradient)
@@ -192,6 +190,8 @@ def train(
                         keep()
                         where = f"saved in {folder}; continue with resume" if folder else "nothing is saved: no out folder was given"
                         raise Stopped(f"stopped after iteration {done} of {iterations}, {where}", received[0])
+                    if done < iterations:
+                        batch = draw(done)
     return _finished(learner, params, folder)
 
 

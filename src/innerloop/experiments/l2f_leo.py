@@ -46,15 +46,15 @@ class Embedded(Settings):
     """where the rates of codes begin"""
     fine_rate: float = 0.001
     """where the rates of weights begin"""
-    kl: float = 0.756143
+    kl: float = Penalties.kl
     """weight of the codes' divergence"""
-    encoder: float = 5.756821e-6
+    encoder: float = Penalties.encoder
     """weight of the distance that codes move"""
-    decay: float = 3.623413e-10
+    decay: float = Penalties.weights
     """weight of half the squared weights"""
-    orthogonality: float = 0.188103
+    orthogonality: float = Penalties.orthogonality
     """weight of the decoder's correlations"""
-    dropout: float = 0.307651
+    dropout: float = Penalties.dropout
     """part of the features that is left out in training"""
 
     def quick(self) -> Self:

@@ -8,8 +8,7 @@ from typing import Any, Self
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import Experiment, Metric, Settings, Trial
 from innerloop.experiments.few_shot import COLOURS
-from innerloop.images import found, split_for
-from innerloop.images.splits import PARTS
+from innerloop.images import classes_of, found, split_for
 from innerloop.learner import Learner
 from innerloop.losses import accuracy, cross_entropy_of_ways, of_ways
 from innerloop.methods import l2f, maml
@@ -72,13 +71,13 @@ class MetaDataset(Settings):
 
 def opened(settings: MetaDataset, name: str) -> ImageTasks:
     """One set, by the split that it was built with."""
-    images, split = found(settings.prefix + name), split_for(settings.prefix + name)
+    images = found(settings.prefix + name)
     if images.shape[1:] != (settings.size, settings.size):
         raise InputError(
             f"the images of {settings.prefix}{name} are {images.shape[1]} × {images.shape[2]} and the experiment's {settings.size} × "
             f"{settings.size}; build the set anew with --size {settings.size}"
         )
-    classes = {part: split.of(images, part) for part in PARTS if getattr(split, part)}
+    classes = classes_of(images, split_for(settings.prefix + name))
     mean, sd = COLOURS["imagenet"]
     return ImageTasks(images, classes, ways=1, queries=1, channels=3, mean=mean, sd=sd, seed=settings.seed)
 

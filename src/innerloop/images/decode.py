@@ -2,11 +2,13 @@
 
 import io
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy
 
@@ -149,6 +151,19 @@ def file(path: str | Path) -> Path:
 def damaged(path: Path, problem: Exception) -> InputError:
     """The error for a file that cannot be read to its end."""
     return InputError(f"{path} is damaged ({problem or type(problem).__name__}); get it again")
+
+
+def unpacked(path: Path, leave: Sequence[str] = ()) -> dict[str, numpy.ndarray]:
+    """The arrays of an ``.npz``, but for those that are to be left.
+
+    Raises:
+        InputError: it is damaged, or no such file.
+    """
+    try:
+        with path.open("rb") as opened, numpy.load(opened) as packed:
+            return {name: packed[name] for name in packed.files if name not in leave}
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error, AttributeError, TypeError) as problem:
+        raise damaged(path, problem) from problem
 
 
 def listed(names: Iterable[Any]) -> str:

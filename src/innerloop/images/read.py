@@ -16,7 +16,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy
 
 from innerloop.errors import InputError
-from innerloop.images.decode import Decode, Sources, classes, damaged, file, listed
+from innerloop.images.decode import Decode, Sources, classes, damaged, file, listed, unpacked
 from innerloop.images.pickles import from_cifar100, from_pickle, inside
 from innerloop.images.store import Class
 
@@ -121,12 +121,7 @@ def from_npz(path: str | Path, size: int | None = None) -> Iterator[Class]:
         InputError: it is damaged or has another layout.
     """
     path = file(path)
-    try:
-        with path.open("rb") as opened, numpy.load(opened) as packed:
-            held = {name: packed[name] for name in packed.files if name != "filename"}
-    except (ValueError, OSError, EOFError, BadZipFile, zlib.error, AttributeError, TypeError) as problem:
-        raise damaged(path, problem) from problem
-    found = Sources()
+    held, found = unpacked(path, leave=("filename",)), Sources()
     if {"blob", "offset", "label", "wnid"} <= held.keys():
         names, blob, offset = held["wnid"].tolist(), held["blob"], held["offset"].tolist()
         groups = held["superclass_name"].tolist() if "superclass_name" in held else [""] * len(names)

@@ -93,15 +93,15 @@ def split_of(name: str | Path) -> Split:
     return Split(Path(name).stem, **_parts(_read(Path(name)), Path(name)))
 
 
-def classes_of(images: Images, split: str) -> dict[str, list[int]]:
-    """Numbers of a set's classes for each part that a split has; of ``glyphs`` the split is made of the set.
+def classes_of(images: Images, split: str | Split) -> dict[str, list[int]]:
+    """Numbers of a set's classes for each part that a split, or the one of that name, has; ``glyphs`` is made of the set.
 
     Raises:
         InputError: there is no such split, or the set lacks its classes.
     """
     if split == "glyphs":
         return glyph_split(images)
-    named = split_of(split)
+    named = split if isinstance(split, Split) else split_of(split)
     return {part: named.of(images, part) for part in PARTS if getattr(named, part)}
 
 

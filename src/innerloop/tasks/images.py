@@ -111,10 +111,7 @@ class ImageTasks:
         if split not in self.classes:
             raise InputError(f"{self.images.name} has no split {split!r}; {nearest(split, self.classes)}")
         which, turn = from_blocks(lambda b: chosen(self, split, b), BLOCK, first, count)
-        x = self.gathered(which, turn)
-        y = torch.arange(self.ways, device=self.device).expand(count, -1)
-        parts = x[:, :, : self.shots], x[:, :, self.shots :]
-        return Task(*((part.flatten(1, 2), y.repeat_interleave(part.shape[2], 1)) for part in parts))
+        return shown_and_asked(self.gathered(which, turn), self.shots)
 
     def on(self, device: str) -> Self:
         """The same tasks, gathered on a device."""
@@ -158,6 +155,13 @@ def _turned(x: Tensor, turn: Tensor) -> Tensor:
         rows = (turn.flatten() == quarters).nonzero()[:, 0].to(x.device)  # found where turn is, so that no device is waited for
         found.index_copy_(0, rows, torch.rot90(found.index_select(0, rows), quarters, (-3, -2)))
     return found.unflatten(0, x.shape[:2])
+
+
+def shown_and_asked(x: Tensor, shots: int) -> Task:
+    """Examples ``[tasks, N, K + Q, …]`` as support and query, with the number of the class as y."""
+    y = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    parts = x[:, :, :shots], x[:, :, shots:]
+    return Task(*((part.flatten(1, 2), y.repeat_interleave(part.shape[2], 1)) for part in parts))
 
 
 @lru_cache(maxsize=16)

@@ -1,12 +1,10 @@
 """N-way K-shot classification of fixed vectors, such as a trained network's embeddings of images."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
-from zipfile import BadZipFile
 
 import numpy
 import torch
@@ -14,13 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from innerloop.errors import InputError, nearest
-from innerloop.images.decode import damaged, file
+from innerloop.images.decode import file, unpacked
 from innerloop.images.pickles import unpickled
+from innerloop.images.splits import PARTS
 from innerloop.learner import Task
-from innerloop.tasks.images import BLOCK, Turns, chosen
+from innerloop.tasks.images import BLOCK, Turns, chosen, shown_and_asked
 from innerloop.tasks.source import from_blocks
-
-PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +72,7 @@ class VectorTasks:
         if split not in self.classes:
             raise InputError(f"the vectors have no split {split!r}; {nearest(split, self.classes)}")
         which, _ = from_blocks(lambda b: chosen(self, split, b), BLOCK, first, count)
-        x = self.x[self._order[which].to(self.x.device)]
-        y = torch.arange(self.ways, device=self.x.device).expand(count, -1)
-        parts = x[:, :, : self.shots], x[:, :, self.shots :]
-        return Task(*((part.flatten(1, 2), y.repeat_interleave(part.shape[2], 1)) for part in parts))
+        return shown_and_asked(self.x[self._order[which].to(self.x.device)], self.shots)
 
     def on(self, device: str) -> Self:
         """The same tasks, gathered on a device."""
@@ -118,11 +112,7 @@ def read_vectors(paths: Sequence[str | Path], unit: bool = True) -> tuple[Tensor
     parts: list[tuple[Any, list[str], list[str]]] = []
     for path in files:
         if path.suffix == ".npz":
-            try:
-                with path.open("rb") as opened, numpy.load(opened) as packed:
-                    held = {name: packed[name] for name in packed.files}
-            except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as problem:
-                raise damaged(path, problem) from problem
+            held = unpacked(path)
             if missing := {"x", "y", "split"} - held.keys():
                 raise InputError(f"{path} has no {min(missing)} but {', '.join(held) or 'nothing'}; give x, y and split")
             parts.append((held["x"], [str(y) for y in held["y"].tolist()], [str(s) for s in held["split"].tolist()]))
