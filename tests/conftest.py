@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 Build = Callable[..., Learner]
-METHODS: dict[str, Build] = dict(il.METHODS)
+METHODS: dict[str, Build] = {**il.METHODS, "mumomaml": il.mumomaml}
 
 EAGER = [
     Plan(loop=True),
@@ -62,6 +62,10 @@ def built(name: str, dtype: torch.dtype = torch.float64, **how: Any) -> Learner:
         nn.init.normal_(net.context, generator=torch.Generator().manual_seed(1))  # pyright: ignore[reportArgumentType]
     else:
         net = smooth_net(dtype=dtype)
+    if name == "mumomaml":
+        net = il.with_film(net)
+        encoder = il.Recurrent(inputs=2, hidden=2, generator=torch.Generator().manual_seed(3)).to(dtype)
+        how = {"encoder": encoder, "hidden": 3, "generator": torch.Generator().manual_seed(4)} | how
     if name == "l2f":  # differentiated through all there is, as finite differences do
         how = {"keep_graph": True, "generator": torch.Generator().manual_seed(2)} | how
     return METHODS[name](net, il.mse(net), **({"steps": 2, "rate": 0.1} | how))
@@ -91,7 +95,7 @@ def waves() -> Task:
     return il.batches.map_tensors(lambda t: t.double(), il.Sinusoids(shots=5, queries=4).draw("train", 0, 3))
 
 
-@pytest.fixture(params=sorted(il.METHODS))
+@pytest.fixture(params=sorted(METHODS))
 def method(request: pytest.FixtureRequest) -> Build:
     """Every method in turn: ``method(dtype=…, **how)`` builds its learner."""
     return partial(built, request.param)

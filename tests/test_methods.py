@@ -95,6 +95,7 @@ def test_the_network_itself_is_not_touched(waves: Task) -> None:
         ("boil", ["net.0", "net.2"]),
         ("context_vector", ["net.context"]),
         ("l2f", ["net.0", "net.2", "net.4"]),
+        ("mumomaml", ["net.0", "net.2", "net.4"]),
     ],
 )
 def test_only_what_should_move_moves(name: str, moving: list[str], waves: Task) -> None:

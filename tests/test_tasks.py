@@ -26,7 +26,10 @@ def test_a_task_does_not_depend_on_what_is_drawn_with_it(split: str, first: int,
 
 def test_seeds_splits_and_numbers_give_other_tasks() -> None:
     sources = [
-        Sinusoids(seed=seed).waves(split, first, 1) for seed in (0, 1) for split in ("train", "val", "test") for first in (0, 1, 1024)
+        Sinusoids(seed=seed).coefficients(split, first, 1)
+        for seed in (0, 1)
+        for split in ("train", "val", "test")
+        for first in (0, 1, 1024)
     ]
     assert len({tuple(wave.flatten().tolist()) for wave in sources}) == 18
     draws = [
@@ -40,7 +43,7 @@ def test_seeds_splits_and_numbers_give_other_tasks() -> None:
 
 def test_points_lie_on_the_wave_of_their_task() -> None:
     source = Sinusoids(shots=7, queries=4, frequency=(0.8, 1.2))
-    task, waves = source.draw("train", 1020, 10), source.waves("train", 1020, 10)
+    task, waves = source.draw("train", 1020, 10), source.coefficients("train", 1020, 10)
     for x, y in task:
         amplitude, phase, frequency = (w[:, None, None] for w in waves.unbind(1))
         torch.testing.assert_close(y, amplitude * torch.sin(frequency * x - phase))
@@ -60,7 +63,7 @@ def test_ranges_are_those_asked_for_and_may_differ_at_test() -> None:
         ("val", [0.1, 0, 0.8], [3, pi / 2, 1]),
         ("test", [3, pi / 2, 0.8], [5, pi, 1]),
     ):
-        waves = source.waves(split, 0, 2000)
+        waves = source.coefficients(split, 0, 2000)
         assert (waves.amin(0) >= torch.tensor(low) - 1e-6).all()
         assert (waves.amax(0) <= torch.tensor(high) + 1e-6).all()
         torch.testing.assert_close(waves.mean(0), (torch.tensor(low) + torch.tensor(high)) / 2, rtol=0.05, atol=0)
@@ -82,14 +85,16 @@ def test_writing_into_a_drawn_batch_leaves_the_tasks_as_they_are() -> None:
 
 
 def test_more_shots_are_of_the_same_waves() -> None:
-    torch.testing.assert_close(Sinusoids(shots=5).waves("test", 0, 50), Sinusoids(shots=20).waves("test", 0, 50), rtol=0, atol=0)
+    torch.testing.assert_close(
+        Sinusoids(shots=5).coefficients("test", 0, 50), Sinusoids(shots=20).coefficients("test", 0, 50), rtol=0, atol=0
+    )
     few, many = Sinusoids(shots=5, queries=100).draw("test", 0, 3), Sinusoids(shots=20, queries=100).draw("test", 0, 3)
     torch.testing.assert_close(few.query, many.query, rtol=0, atol=0)
 
 
 def test_the_oracle_is_told_amplitude_and_phase_at_every_point() -> None:
     source = Sinusoids(shots=4, identity=True)
-    task, waves = source.draw("train", 0, 6), source.waves("train", 0, 6)
+    task, waves = source.draw("train", 0, 6), source.coefficients("train", 0, 6)
     assert task.support[0].shape == (6, 4, 3)
     torch.testing.assert_close(task.support[0][:, :, 1:], waves[:, None, :2].expand(-1, 4, -1), rtol=0, atol=0)
     assert Sinusoids(identity=True, frequency=(0.5, 1.0)).draw("train", 0, 1).query[0].shape == (1, 10, 4)
@@ -101,7 +106,7 @@ def test_fresh_points_are_of_the_same_waves_and_new_each_time() -> None:
     assert a[0].shape == (4, 6, 1)
     assert not torch.equal(a[0], b[0])
     for x, y in (a, b):
-        torch.testing.assert_close(y[..., 0], Sinusoids().curve(Sinusoids().waves("train", 0, 4), x[..., 0]))
+        torch.testing.assert_close(y[..., 0], Sinusoids().curve(Sinusoids().coefficients("train", 0, 4), x[..., 0]))
 
 
 @pytest.mark.parametrize(
@@ -110,8 +115,8 @@ def test_fresh_points_are_of_the_same_waves_and_new_each_time() -> None:
         ({"shots": 0}, "0 shots and 10 queries; it needs at least one of each"),
         ({"amplitude": (5.0, 0.1)}, r"amplitude is \(5.0, 0.1\); give a pair \(low, high\), the lower end first"),
         ({"amplitude": [0.1, 5.0]}, "give a pair"),
-        ({"noise": -1.0}, "noise must be 0 or more"),
-        ({"sign": "times"}, "sign 'minus' or 'plus'"),
+        ({"noise": -1.0}, "noise is -1.0 and that of the query None; a deviation must be 0 or more"),
+        ({"sign": "times"}, "sign is 'times'; it must be 'minus' or 'plus'"),
     ],
 )
 def test_impossible_sinusoids_are_refused(wrong: dict, message: str) -> None:

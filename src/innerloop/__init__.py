@@ -21,6 +21,8 @@ from innerloop.methods import (
     maml_plus_plus_phases,
     matching,
     meta_sgd,
+    multi_maml,
+    mumomaml,
     nearest_neighbour,
     per_step_rates,
     pretrained,
@@ -29,9 +31,9 @@ from innerloop.methods import (
     with_new_head,
     without_head,
 )
-from innerloop.models import WithContext, mlp
+from innerloop.models import OfImages, Recurrent, WithContext, mlp, with_film
 from innerloop.outer import Stopped, adam, cosine
-from innerloop.tasks import Sinusoids, from_function
+from innerloop.tasks import Mixture, Sinusoids, from_function
 from innerloop.train import train
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@ from innerloop.errors import InputError
 from innerloop.explain import try_one
 from innerloop.learner import Learner, Task
 from innerloop.params import Params
-from innerloop.tasks import Source, most_together, on
+from innerloop.tasks import Source, Told, most_together, on
 
 Metric = Callable[[Any, Any], Tensor]
 
@@ -118,8 +118,10 @@ def evaluate(
         drawn = there.draw(split, first, count)
         if not all(t.isfinite().all() for t in tensors(drawn)):
             raise InputError(f"the {split!r} tasks hold NaN or infinity; clean the data or leave those out")
+        # What an oracle is told is no part of the task.
+        plain = drawn._replace(support=drawn.support.batch) if isinstance(drawn.support, Told) else drawn
         for k in range(count):
-            for t in tensors(one(drawn, k)):  # equal for equal tasks, whatever made them
+            for t in tensors(one(plain, k)):  # equal for equal tasks, whatever made them
                 digest.update(f"{t.dtype}{list(t.shape)}".encode() + t.cpu().contiguous().numpy().tobytes())
         return onto(drawn, device)
 

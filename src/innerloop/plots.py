@@ -166,7 +166,7 @@ def fits(trial: Trial, prior: Params, rates: Mapping[str, float], title: str, wa
         tasks, x = source.draw("test", 0, waves), torch.linspace(*source.x, 201)
         for row in range(waves):
             panel, task = rows[row][column], one(tasks, row)
-            panel.plot(x, source.curve(source.waves("test", row, 1)[0], x), color="#c0392b", lw=1.4, label="the wave")
+            panel.plot(x, source.curve(source.coefficients("test", row, 1)[0], x), color="#c0392b", lw=1.4, label="the wave")
             with torch.no_grad():
                 path = learner.adapt(learner.prior, task.support)
                 for step in steps:

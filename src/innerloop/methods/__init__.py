@@ -19,6 +19,7 @@ from innerloop.methods.gradient import (
 from innerloop.methods.l2f import attenuated, attenuated_for_all, l2f, mean_prototype, mean_slopes
 from innerloop.methods.leo import Penalties, leo
 from innerloop.methods.metric import matching, nearest_neighbour, prototypical
+from innerloop.methods.mumomaml import multi_maml, mumomaml
 from innerloop.methods.plus_plus import maml_plus_plus, maml_plus_plus_phases
 from innerloop.methods.support import by_support
 
@@ -47,6 +48,8 @@ __all__ = [
     "mean_prototype",
     "mean_slopes",
     "meta_sgd",
+    "multi_maml",
+    "mumomaml",
     "nearest_neighbour",
     "per_step_rates",
     "pretrained",

@@ -3,5 +3,6 @@
 from innerloop.steps.arrange import in_turn, put_slice
 from innerloop.steps.attenuate import Gate, attenuate, rescale
 from innerloop.steps.descend import Rate, descend, slope
+from innerloop.steps.modulate import modulate
 
-__all__ = ["Gate", "Rate", "attenuate", "descend", "in_turn", "put_slice", "rescale", "slope"]
+__all__ = ["Gate", "Rate", "attenuate", "descend", "in_turn", "modulate", "put_slice", "rescale", "slope"]
