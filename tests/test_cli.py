@@ -32,16 +32,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_experiment_runs_and_leaves_figures_and_a_result_line(runs: Path) -> None:
-    assert len(AT_HAND) == 22
+    assert len(AT_HAND) == 38
     for name in AT_HAND:
         experiment, folder = experiments.catalogue()[name], runs / name / "seed0"
-        pictured = "sinusoid" in name and name != "maml/sinusoid-oracle"
+        pictured = ("sinusoid" in name and name != "maml/sinusoid-oracle") or "regression" in name
+        of_modes = name.startswith("mumomaml/regression") and "maml" not in name.partition("@")[2]
         files = [
             "result.json",
             "scores.safetensors",
             "prior.safetensors",
             "curves.png",
             *["fits.png"] * pictured,
+            *["modes.png"] * of_modes,
             *["training.png"] * (name != "maml/sinusoid-random"),
         ]
         assert {p.name for p in folder.iterdir()} >= {*files}
@@ -339,11 +341,19 @@ def test_runs_that_were_watched_are_drawn_together(runs: Path, tmp_path: Path, c
     code, out, _ = said(["compare", *folders, "--figures", str(tmp_path / "drawn")], capsys)
     assert code == 0
     assert f"less {folders[0]}" in out
-    assert {file.name for file in (tmp_path / "drawn").iterdir()} == {"conflict.png", "landscape.png"}
-    code, _, err = said(["compare", folders[0], str(runs / "l2f/sinusoid-5s@maml"), "--figures", str(tmp_path / "none")], capsys)
-    assert code == 2
-    assert "sinusoid-5s@maml was not watched; run it with --watch N" in err
-    assert not (tmp_path / "none").exists()
+    scored = {"curves.png", "fits-before.png", "fits-after.png"}
+    assert {file.name for file in (tmp_path / "drawn").iterdir()} == {"conflict.png", "landscape.png", *scored}
+    code, _, _ = said(["compare", folders[0], str(runs / "l2f/sinusoid-5s@maml"), "--figures", str(tmp_path / "less")], capsys)
+    assert code == 0
+    assert {file.name for file in (tmp_path / "less").iterdir()} == scored, "without what was not watched of both"
+
+
+def test_an_oracle_of_modes_is_compared_and_drawn_with_the_others(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(runs / f"mumomaml/regression-3modes{at}") for at in ("", "@multi-maml", "@maml")]
+    code, out, _ = said(["compare", *folders, "--figures", str(tmp_path)], capsys)
+    assert code == 0
+    assert "parabolas" in out
+    assert {file.name for file in tmp_path.iterdir()} == {"curves.png", "fits-before.png", "fits-after.png"}
 
 
 def test_an_experiment_about_what_is_measured_is_watched_by_itself() -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, make_dataclass
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
@@ -21,10 +22,17 @@ from tyro.conf import OmitArgPrefixes, Positional
 from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import Diverged, InputError, nearest
 from innerloop.evaluate import Scores, compare, evaluate, predict
-from innerloop.experiments.experiment import RESULT, RUN, SCORES, Experiment, Options, adapts, folder_of, prior_of, trial_of
+from innerloop.experiments.experiment import RESULT, RUN, SCORES, Experiment, Options, Trial, adapts, folder_of, prior_of, trial_of
 from innerloop.folders import input_colours, input_shape, predict_images
 from innerloop.images.commands import DATA
 from innerloop.outer import Stopped, logged
+from innerloop.params import Params
+from innerloop.tasks import Mixture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from innerloop.plots import Run
 
 out = Console(highlight=False, markup=False)
 
@@ -112,8 +120,6 @@ def _draw(folder: Path, row: report.Row) -> list[str]:
     """Figures of a run, into its folder."""
     from innerloop import plots
 
-    trial, _ = trial_of(folder)
-    prior = prior_of(folder, trial)
     title = experiments.catalogue()[row["experiment"]].title
     figures = {"curves.png": plots.curves(report.entries([row], experiments.catalogue()))}
     lines = logged(folder)
@@ -121,12 +127,34 @@ def _draw(folder: Path, row: report.Row) -> list[str]:
         figures["training.png"] = plots.training(lines, title)
     if any("conflict" in line for line in lines):
         figures |= {"conflict.png": plots.conflicts({title: lines}), "landscape.png": plots.landscapes({title: lines})}
-    rates = {case: scored["rate"] for case, scored in row["cases"].items()}
-    if trial.pictured:
-        figures["fits.png"] = plots.fits(trial, prior, rates, title)
+    run = _run_of(folder, row)
+    if plots.pictured(run[0]):
+        figures["fits.png"] = plots.fits(run, title)
+    if (figure := _modes(run[0], run[1], title, row["settings"]["test_tasks"])) is not None:
+        figures["modes.png"] = figure
     for name, figure in figures.items():
         checkpoint.write_whole(folder / name, plots.png(figure))
     return list(figures)
+
+
+def _run_of(folder: Path, row: report.Row) -> "Run":
+    """What figures of a run are made of: its trial, its prior, and the inner rate of each case."""
+    trial, _ = trial_of(folder)
+    return trial, prior_of(folder, trial), {case: scored["rate"] for case, scored in row["cases"].items()}
+
+
+def _modes(trial: Trial, prior: Params, title: str, n_tasks: int) -> "Figure | None":
+    """What the encoder tells of tasks of several modes, where there is one."""
+    from innerloop import analysis, plots
+
+    tasks, learner = next(iter(trial.cases.values())), trial.scored(prior, trial.rates[0])
+    if not analysis.embeds(learner) or not isinstance(tasks, Mixture):
+        return None
+    if find_spec("sklearn") is None:
+        print("modes.png needs scikit-learn; pip install innerloop[sklearn]")
+        return None
+    n = min(n_tasks, 1_000)
+    return plots.modes(analysis.embeddings(learner, tasks, n), tasks.modes(0, n), list(tasks.sources), title)
 
 
 @dataclass(frozen=True)
@@ -163,14 +191,14 @@ class Compare:
     others: Positional[tuple[Path, ...]]
     """one or more to compare it with, of the same kind"""
     figures: Path | None = None
-    """draw conflict and landscape of all runs that were watched into this folder"""
+    """draw the first run of each together into this folder: the metric by steps, fitted curves, conflict and landscape if watched"""
 
 
 def compare_(given: Compare) -> None:
     if not given.others:
         raise InputError(f"there is nothing to compare {given.first} with; name one more run")
     if given.figures:
-        _draw_watched([given.first, *given.others], given.figures)
+        _draw_together([given.first, *given.others], given.figures)
     if len(given.others) > 1 or not (given.first / SCORES).exists():
         runs = {str(folder): _scores_by_seed(folder) for folder in (given.first, *given.others)}
         every = [scores for run in runs.values() for scores in run.values()]
@@ -184,14 +212,26 @@ def compare_(given: Compare) -> None:
         print(compare(a[case], b[case]))
 
 
-def _draw_watched(folders: Sequence[Path], into: Path) -> None:
+def _draw_together(folders: Sequence[Path], into: Path) -> None:
     from innerloop import plots
 
-    lines = {folder: logged(_seeds(folder)[0]) for folder in folders}
-    if silent := [folder for folder, rows in lines.items() if not any("conflict" in row for row in rows)]:
-        raise InputError(f"{silent[0]} was not watched; run it with --watch N, or leave --figures out")
-    titled = {_title(folder): rows for folder, rows in lines.items()}
-    for name, figure in (("conflict.png", plots.conflicts(titled)), ("landscape.png", plots.landscapes(titled))):
+    firsts = [_seeds(folder)[0] for folder in folders]
+    figures: dict[str, Figure] = {}
+    known = experiments.catalogue()
+    lines = {_title(folder): logged(first) for folder, first in zip(folders, firsts, strict=True)}
+    if all(any("conflict" in row for row in rows) for rows in lines.values()):
+        figures |= {"conflict.png": plots.conflicts(lines), "landscape.png": plots.landscapes(lines)}
+    rows = {first: checkpoint.read_json(first / RESULT) for first in firsts if (first / RESULT).exists()}
+    if rows and all(row["experiment"] in known for row in rows.values()):
+        figures["curves.png"] = plots.curves(report.entries(rows.values(), known))
+        runs = {known[row["experiment"]].title: _run_of(first, row) for first, row in rows.items()}
+        if all(plots.pictured(trial) for trial, _, _ in runs.values()):
+            steps = next(iter(runs.values()))[0].learner
+            after = max(len(steps.steps) - steps.prepared, 1)
+            figures |= {"fits-before.png": plots.fits_compared(runs, 0), "fits-after.png": plots.fits_compared(runs, after)}
+    if not figures:
+        raise InputError(f"there is nothing to draw of {folders[0]}; give runs of listed experiments, or leave --figures out")
+    for name, figure in figures.items():
         checkpoint.write_whole(checkpoint.writable(into) / name, plots.png(figure))
 
 

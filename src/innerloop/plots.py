@@ -2,16 +2,20 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from innerloop.analysis import embeds, in_the_plane, probe
 from innerloop.batches import one
 from innerloop.experiments import Trial
+from innerloop.learner import Learner
 from innerloop.params import Params
 from innerloop.report import Entry
-from innerloop.tasks import Sinusoids
+from innerloop.tasks import Curves, Mixture, Source
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4c956c", "#8e5ea2", "#c99a2e", "#5c677d", "#2a9d8f", "#b5838d", "#3d405b", "#e07a5f")
 
@@ -150,36 +154,110 @@ def _label(e: Entry) -> str:
     return e.title + (f" ({e.changed})" if e.changed else "")
 
 
-def fits(trial: Trial, prior: Params, rates: Mapping[str, float], title: str, waves: int = 3, steps: Sequence[int] = (0, 1, 10)) -> Figure:
-    """Sine waves fitted from a few points: one row a wave, one column a choice of points.
+@dataclass(frozen=True)
+class Fit:
+    """A line of a panel: what a learner predicts at a point of its path."""
 
-    Fig. 2 and 7 of Finn et al. 2017: 5 points, 10 points, and points in one half of the range.
+    label: str
+    learner: Learner
+    tasks: Source
+    point: int
+    style: str = "-"
+    colour: str = "#444444"
+
+
+Run = tuple[Trial, Params, Mapping[str, float]]
+"""A trial, its trained prior, and the inner rate of each case."""
+
+
+def fits(run: Run, title: str, rows: int = 3, steps: Sequence[int] = (0, 1, 10)) -> Figure:
+    """Curves fitted from a few points by one learner after several steps: one row a curve, one column a choice of points.
+
+    Where an encoder modulates the prior, the prior itself is drawn too. Fig. 2 and 7 of Finn et
+    al. 2017, Fig. 3b of Vuorio et al. 2018.
     """
-    shown = {name: source for name, source in (trial.pictured or {}).items() if isinstance(source, Sinusoids)}
-    figure = Figure(figsize=(4.2 * len(shown), 2.6 * waves), layout="constrained")
-    figure.suptitle(title)
-    rows = figure.subplots(waves, len(shown), squeeze=False, sharex=True)
     styles = {0: (":", "#9aa5b1"), 1: ("--", "#6aa84f"), 10: ("-", "#1b6ca8")}
-    for column, (name, source) in enumerate(shown.items()):
-        learner = trial.scored(prior, _rate_for(source, rates)).taking(max(steps))
-        assert learner.model is not None, "a learner of a network has its model"
-        tasks, x = source.draw("test", 0, waves), torch.linspace(*source.x, 201)
-        for row in range(waves):
-            panel, task = rows[row][column], one(tasks, row)
-            panel.plot(x, source.curve(source.coefficients("test", row, 1)[0], x), color="#c0392b", lw=1.4, label="the wave")
-            with torch.no_grad():
-                path = learner.adapt(learner.prior, task.support)
-                for step in steps:
-                    style, colour = styles.get(step, ("-.", "#444444"))
-                    y = learner.model(path[learner.prepared + step], x[:, None])[:, 0]
-                    panel.plot(x, y, style, color=colour, lw=1.6, label=f"after {step} step{'s' * (step > 1)}" if step else "before")
-            panel.plot(task.support[0][:, 0], task.support[1][:, 0], "^", color="#6a3d9a", ms=6, label="given points")
+    columns = {}
+    for name, source in pictured(run[0]).items():
+        learner = _scored(run, source).taking(max(steps))
+        start, before = learner.prepared, "modulated" if embeds(learner) else "before"
+        found = [Fit("the prior itself", learner, source, 0, "-.", "#c99a2e")] if embeds(learner) else []
+        for step in steps:
+            label = f"after {step} step{'s' * (step > 1)}" if step else before
+            found.append(Fit(label, learner, source, start + step, *styles.get(step, ("-.", "#444444"))))
+        columns[name] = found
+    return _fitted(columns, title, rows)
+
+
+def fits_compared(runs: Mapping[str, Run], step: int, rows: int = 3) -> Figure:
+    """The same curves fitted by several learners after so many steps, 0 for what they begin with.
+
+    Fig. 2, 7 and 8 of Vuorio et al. 2018.
+    """
+    columns: dict[str, list[Fit]] = {}
+    for (label, run), colour in zip(runs.items(), COLOURS, strict=False):
+        for name, source in pictured(run[0]).items():
+            learner = _scored(run, source)
+            learner = learner.taking(step) if step else learner
+            columns.setdefault(name, []).append(Fit(label, learner, source, learner.prepared + step, colour=colour))
+    return _fitted(columns, f"after {step} steps" if step else "before the first step", rows)
+
+
+def pictured(trial: Trial) -> dict[str, Source]:
+    """The tasks that figures show, as far as they are curves."""
+    return {name: source for name, source in (trial.pictured or {}).items() if isinstance(_one_kind(source), Curves)}
+
+
+def _fitted(columns: Mapping[str, Sequence[Fit]], title: str, rows: int) -> Figure:
+    figure = Figure(figsize=(4.2 * len(columns), 2.6 * rows), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(rows, len(columns), squeeze=False, sharex=True)
+    for column, (name, lines) in enumerate(columns.items()):
+        source = _one_kind(lines[0].tasks)
+        assert isinstance(source, Curves), "nothing else is pictured"
+        shown, x = source.draw("test", 0, rows), torch.linspace(*source.x, 201)
+        for row in range(rows):
+            panel, (given_x, given_y) = panels[row][column], one(shown, row).support
+            panel.plot(x, source.curve(source.coefficients("test", row, 1)[0], x), color="#c0392b", lw=1.4, label="the curve")
+            for line in lines:
+                assert line.learner.model is not None, "a learner of a network has its model"
+                with torch.no_grad():
+                    path = line.learner.adapt(line.learner.prior, one(line.tasks.draw("test", row, 1), 0).support)
+                    y = line.learner.model(path[line.point], x[:, None])[:, 0]
+                panel.plot(x, y, line.style, color=line.colour, lw=1.6, label=line.label)
+            panel.plot(given_x[:, 0], given_y[:, 0], "^", color="#6a3d9a", ms=6, label="given points")
             panel.grid(alpha=0.25)
             if row == 0:
                 panel.set_title(name)
-    rows[0][-1].legend(fontsize=7)
+    panels[0][-1].legend(fontsize=7)
     return figure
 
 
-def _rate_for(source: Sinusoids, rates: Mapping[str, float]) -> float:
-    return rates.get(f"{source.shots}-shot", next(iter(rates.values())))
+def _scored(run: Run, source: Source) -> Learner:
+    trial, prior, rates = run
+    shots = getattr(_one_kind(source), "shots", None)
+    return trial.scored(prior, rates.get(f"{shots}-shot", next(iter(rates.values()))))
+
+
+def _one_kind(source: Source) -> Source:
+    """The source itself, or the only one of a mixture."""
+    if isinstance(source, Mixture):
+        shares = source.shares or [1] * len(source.sources)
+        drawn = [each for each, share in zip(source.sources.values(), shares, strict=True) if share]
+        return drawn[0] if len(drawn) == 1 else source
+    return source
+
+
+def modes(embedding: Tensor, of: Tensor, names: Sequence[str], title: str) -> Figure:
+    """What an encoder tells of tasks, laid out in the plane and coloured by their true mode.
+
+    The title has the part of the tasks whose mode a linear classifier reads off the embedding.
+    Fig. 4 of Vuorio et al. 2018.
+    """
+    figure = Figure(figsize=(5.4, 4.8), layout="constrained")
+    panel, places = figure.subplots(), in_the_plane(embedding)
+    for mode, name in enumerate(names):
+        panel.scatter(*places[of == mode].T, s=6, color=COLOURS[mode % len(COLOURS)], label=name, alpha=0.7)
+    panel.set(title=f"{title}: a linear probe tells {100 * probe(embedding, of):.1f} % of modes", xticks=[], yticks=[])
+    panel.legend(fontsize=8)
+    return figure

@@ -1,6 +1,7 @@
 """What the papers measure of a learner beside its score: conflict, attenuation, landscape."""
 
 from innerloop.analysis.conflict import angles, conflict, conflict_within
+from innerloop.analysis.embedding import embeddings, embeds, in_the_plane, probe
 from innerloop.analysis.forgetting import kept, sweep
 from innerloop.analysis.landscape import Landscape, along_slope, inner_landscape, outer_landscape
 from innerloop.analysis.watch import watch
@@ -11,9 +12,13 @@ __all__ = [
     "angles",
     "conflict",
     "conflict_within",
+    "embeddings",
+    "embeds",
+    "in_the_plane",
     "inner_landscape",
     "kept",
     "outer_landscape",
+    "probe",
     "sweep",
     "watch",
 ]

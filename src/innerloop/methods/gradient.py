@@ -21,6 +21,7 @@ def maml(
     rate: Rate | Sequence[Rate] = 0.01,
     only: Patterns = "net",
     first_order: bool = False,
+    clip: float | None = None,
 ) -> Learner:
     """MAML: φₖ₊₁ = φₖ − rate · ∇L(φₖ), trained through the steps.
 
@@ -28,6 +29,7 @@ def maml(
         rate: one for all steps, or a list of one for each.
         only: patterns of the names that move.
         first_order: leave the second derivatives out.
+        clip: largest element of an inner gradient.
 
     >>> net = nn.Linear(1, 1)
     >>> from innerloop.losses import mse
@@ -42,9 +44,11 @@ def maml(
     for r in rates:
         if not (callable(r) or r >= 0):
             raise InputError(f"rate is {r}; an inner rate must be 0 or more")
+    if clip is not None and not clip > 0:
+        raise InputError(f"clip is {clip}; the largest element of a gradient must be above 0, or None for any")
     start = pretrained(net, loss)
     within(start.prior, only)  # a pattern that matches nothing is found now, not in the first iteration
-    made = {r: descend(loss, r, only, first_order) for r in rates}  # equal steps are one step, so that it is compiled once
+    made = {r: descend(loss, r, only, first_order, clip) for r in rates}  # equal steps are one step, so that it is compiled once
     return replace(start, steps=tuple(made[r] for r in rates))
 
 

@@ -16,7 +16,7 @@ def slope(loss: Loss, params: Params, batch: Batch, moving: Params) -> Params:
     return grad(lambda moved: loss({**params, **moved}, batch))(moving)
 
 
-def descend(loss: Loss, rate: Rate = 0.01, only: Patterns = "net", first_order: bool = False) -> Step:
+def descend(loss: Loss, rate: Rate = 0.01, only: Patterns = "net", first_order: bool = False, clip: float | None = None) -> Step:
     """One gradient step: φ ← φ − rate · ∇L(φ), for the parameters that match ``only``.
 
     Args:
@@ -26,6 +26,7 @@ def descend(loss: Loss, rate: Rate = 0.01, only: Patterns = "net", first_order: 
             against the parameter.
         only: patterns of the names that move (see ``within``).
         first_order: take the slope as a constant, so that no second derivative is needed.
+        clip: largest element of the slope, > 0.
 
     >>> import torch
     >>> step = descend(lambda params, batch: (params["net.w"] ** 2).sum(), rate=0.5)
@@ -44,6 +45,8 @@ def descend(loss: Loss, rate: Rate = 0.01, only: Patterns = "net", first_order: 
             slopes = slope(loss, fixed, batch, within(fixed, only))
         else:
             slopes = slope(loss, params, batch, moving)
+        if clip is not None:
+            slopes = {name: s.clamp(-clip, clip) for name, s in slopes.items()}
         return {**params, **{name: p - rate_of(params, name) * slopes[name] for name, p in moving.items()}}
 
     return step

@@ -43,6 +43,8 @@ class Curves(ABC):
 
     RANGES: ClassVar[tuple[str, ...]] = ("x", "support_x")
     """Fields that must be a pair, the lower end first."""
+    KEY: ClassVar[str] = ""
+    """Of its random streams, so that sources of one seed share nothing."""
 
     def __post_init__(self) -> None:
         if self.shots < 1 or self.queries < 1:
@@ -92,6 +94,7 @@ class Lines(Curves):
     intercept: Range = (-3.0, 3.0)
 
     RANGES = (*Curves.RANGES, "slope", "intercept")
+    KEY = "lines "
 
     def curve(self, drawn: Tensor, x: Tensor) -> Tensor:
         a, b = drawn.unsqueeze(-2).unbind(-1)
@@ -119,6 +122,7 @@ class Parabolas(Curves):
     height: Range = (-3.0, 3.0)
 
     RANGES = (*Curves.RANGES, "width", "centre", "height")
+    KEY = "parabolas "
 
     def curve(self, drawn: Tensor, x: Tensor) -> Tensor:
         a, c, b, sign = drawn.unsqueeze(-2).unbind(-1)
@@ -141,7 +145,7 @@ def noisy(y: Tensor, noise: float, generator: torch.Generator) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _drawn(source: Curves, split: str, block: int) -> Tensor:
-    g = generator_of(source.seed, split, block, "waves")
+    g = generator_of(source.seed, split, block, source.KEY + "waves")
     return torch.stack([uniform(g, bounds, BLOCK) for bounds in source.ranges(split)], dim=1)
 
 
@@ -151,7 +155,7 @@ def _block(source: Curves, split: str, block: int) -> Task:
     told = source.known(drawn)
 
     def points(part: str, n: int, bounds: Range, noise: float) -> tuple[Tensor, Tensor]:
-        g = generator_of(source.seed, split, block, part)
+        g = generator_of(source.seed, split, block, source.KEY + part)
         x = uniform(g, bounds, BLOCK, n)
         y = noisy(source.curve(drawn, x), noise, g)
         x = x.unsqueeze(-1)

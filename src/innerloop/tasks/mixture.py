@@ -28,7 +28,7 @@ class Mixture:
     Args:
         sources: by the name of the mode; their tasks have the same shapes. Each is drawn from
             by its own seed, task by task, so that none is left out.
-        shares: tasks of each source in a round, by default 1.
+        shares: tasks of each source in a round, by default 1; 0 for none of it, while modes keep their numbers.
         told: give the mode with the support, as ``Told``: for ``multi_maml``.
 
     >>> from innerloop.tasks import Lines, Sinusoids
@@ -49,10 +49,10 @@ class Mixture:
     told: bool = False
 
     def __post_init__(self) -> None:
-        if not self.sources or (self.shares and (len(self.shares) != len(self.sources) or min(self.shares) < 1)):
+        if not self.sources or (self.shares and (len(self.shares) != len(self.sources) or min(self.shares) < 0 or not sum(self.shares))):
             raise InputError(
-                f"there are {len(self.sources)} sources with shares {list(self.shares)}; give one source or more, and a whole share of "
-                "1 or more for each or none"
+                f"there are {len(self.sources)} sources with shares {list(self.shares)}; give one source or more, and a whole share for "
+                "each or none, not all of them 0"
             )
 
     @property
