@@ -6,13 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import innerloop as il
 from innerloop import Learner, Task
 from innerloop.engine import Plan
+from innerloop.images import build
 
 # One thread, here and in processes that tests start: threads gain nothing at this size, and
 # on a busy machine OpenMP's wait for each other is a hundred times slower.
@@ -108,3 +111,23 @@ def shared() -> Path:
     if not place.is_dir():
         pytest.skip(f"no image sets in {place}")
     return place
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two sets in colour, one of which is for tests only, and one in grey."""
+    monkeypatch.setenv("INNERLOOP_DATA", str(tmp_path / "data"))
+    generator = numpy.random.default_rng(0)
+    every = [f"c{k}" for k in range(12)]
+    halves = '{"train": ["c0", "c1", "c2", "c3"], "val": ["c4", "c5", "c6", "c7"], "test": ["c8", "c9", "c10", "c11"]}'
+    test_only = '{"test": ["' + '", "'.join(every) + '"]}'
+    for name, channels, split in (("birds", 3, halves), ("omniglot", 1, halves), ("coco", 3, test_only)):
+        for number, kind in enumerate(every):
+            folder = tmp_path / name / kind
+            folder.mkdir(parents=True)
+            for k in range(4 + number):
+                pixels = generator.integers(256, size=(20, 20, 3)[: 2 + channels // 3], dtype=numpy.uint8)
+                Image.fromarray(pixels).save(folder / f"{k}.png")
+        (tmp_path / f"{name}.json").write_text(split)
+        build(f"meta-{name}", [tmp_path / name], size=16, split=tmp_path / f"{name}.json")
+    return tmp_path

@@ -47,6 +47,8 @@ KINDS = [
     "maml/mini-imagenet-5w1s@fine-tuned",
     "maml/mini-imagenet-5w1s@nearest",
     "maml/mini-imagenet-5w1s@matching",
+    "mumomaml/omniglot-5w1s",
+    "mumomaml/omniglot-5w1s@maml",
     "l2f/tiered-imagenet-5w1s@maml",
     "l2f/cifar-fs-5w5s@maml",
     "l2f/fc100-5w10s@maml",

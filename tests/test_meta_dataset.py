@@ -4,39 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
 import torch
-from PIL import Image
 
 import innerloop as il
 from innerloop import InputError, experiments
 from innerloop.experiments.experiment import Options
 from innerloop.experiments.meta_dataset import MetaDataset, mixed, opened
-from innerloop.images import build
 
 SMALL: dict[str, Any] = {"size": 16, "fewest": 2, "most": 4, "filters": 4}
 SETS: dict[str, Any] = {"trained_on": ("birds", "omniglot"), "scored_on": ("omniglot", "coco")}
-
-
-@pytest.fixture
-def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two sets in colour, one of which is for tests only, and one in grey."""
-    monkeypatch.setenv("INNERLOOP_DATA", str(tmp_path / "data"))
-    generator = numpy.random.default_rng(0)
-    every = [f"c{k}" for k in range(12)]
-    halves = '{"train": ["c0", "c1", "c2", "c3"], "val": ["c4", "c5", "c6", "c7"], "test": ["c8", "c9", "c10", "c11"]}'
-    test_only = '{"test": ["' + '", "'.join(every) + '"]}'
-    for name, channels, split in (("birds", 3, halves), ("omniglot", 1, halves), ("coco", 3, test_only)):
-        for number, kind in enumerate(every):
-            folder = tmp_path / name / kind
-            folder.mkdir(parents=True)
-            for k in range(4 + number):
-                pixels = generator.integers(256, size=(20, 20, 3)[: 2 + channels // 3], dtype=numpy.uint8)
-                Image.fromarray(pixels).save(folder / f"{k}.png")
-        (tmp_path / f"{name}.json").write_text(split)
-        build(f"meta-{name}", [tmp_path / name], size=16, split=tmp_path / f"{name}.json")
-    return tmp_path
 
 
 @pytest.mark.parametrize("name", ["l2f/meta-dataset", "l2f/meta-dataset@maml"])

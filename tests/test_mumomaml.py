@@ -1,6 +1,8 @@
 """MuMoMAML and Multi-MAML: what modulation is, what it leaves alone, and what switching it off gives."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +11,12 @@ from conftest import EAGER, built, differences, image_net, image_tasks, smooth_n
 from torch import nn
 
 import innerloop as il
-from innerloop import InputError, Learner, Task, meta_loss
+from innerloop import InputError, Learner, Task, experiments, meta_loss
 from innerloop.batches import map_tensors, one, some
 from innerloop.engine import Plan, meta_gradient
+from innerloop.experiments.experiment import Options
 from innerloop.losses import call
-from innerloop.models import FiLM
+from innerloop.models import FiLM, convnet
 from innerloop.params import Params, under, within
 from innerloop.tasks import Told
 
@@ -236,6 +239,19 @@ def test_mumomaml_trains_on_a_mixture_and_goes_on_from_its_folder(tmp_path: Any)
     torch.testing.assert_close(il.load(tmp_path, learner).prior, trained.prior, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("variant", ["", "@multi-maml", "@maml"])
+def test_sets_of_images_are_modes_of_one_distribution(variant: str, sets: Path) -> None:
+    [experiment] = experiments.find(f"mumomaml/images-5w1s{variant}")
+    named = ("meta-birds", "meta-omniglot")
+    how: dict[str, Any] = {"sets": named, "size": 16, "ways": 4, "queries": 2, "test_queries": 3, "filters": 4, "test_tasks": 8}
+    row = experiments.run(experiment, replace(experiment.settings, **how), Options(out=sets / "runs", quick=True, progress=False))
+    assert list(row["cases"]) == ["4-way 1-shot", *named]
+    assert {len(case["mean"]) for case in row["cases"].values()} == {6}
+    learner = il.load(sets / f"runs/mumomaml/images-5w1s{variant}/seed0")
+    groups = {"": {"net", "encoder", "head"}, "@multi-maml": {"mode"}, "@maml": {"net"}}
+    assert {name.split(".")[0] for name in learner.prior} == groups[variant]
+
+
 def test_a_mixture_has_exact_parts_and_leaves_no_task_out() -> None:
     sources = {"waves": il.Sinusoids(3, 2), "lines": il.tasks.Lines(3, 2), "parabolas": il.tasks.Parabolas(3, 2)}
     mixed = il.Mixture(sources, shares=(1, 2, 1))
@@ -281,6 +297,7 @@ def _film(**how: Any) -> Learner:
         (lambda: _film(encoder=nn.Linear(1, 1)), "how many numbers does a Linear give. say so with size"),
         (lambda: il.with_film(smooth_net(), ["7"]), "there is no layer '7'"),
         (lambda: il.with_film(smooth_net(), ["1"]), "the units of a Tanh cannot be modulated"),
+        (lambda: il.mumomaml(net := convnet((1, 4, 4), 2, 2, 2, norm="shift"), il.mse(net), encoder=il.Recurrent(2)), "no layer that can"),
         (lambda: il.with_film(nn.Linear(1, 1)), "no linear layer or convolution before its last"),
         (lambda: il.Recurrent(2, cell="rnn"), "cell is 'rnn' with 1 layers"),  # pyright: ignore[reportArgumentType]
         (lambda: il.multi_maml([]), "there are no learners"),

@@ -9,7 +9,7 @@ from torch import nn
 
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import ACCURACY, Experiment, Settings, Trial
-from innerloop.images import classes_of, found, split_of
+from innerloop.images import classes_of, found, split_for, split_of
 from innerloop.learner import Learner, Loss
 from innerloop.losses import cross_entropy, cross_entropy_per_shot
 from innerloop.methods import (
@@ -105,6 +105,22 @@ def opened(settings: FewShot, queries: int) -> ImageTasks:
     mean, sd = COLOURS[settings.colours]
     classes, turns = classes_of(images, settings.split), settings.turns
     return ImageTasks(images, classes, settings.ways, settings.shots, queries, turns, mean, sd, seed=settings.seed)
+
+
+def in_colour(name: str, size: int, **how: Any) -> ImageTasks:
+    """A set's tasks by the split that it was built with, in three channels: grey is shown in each.
+
+    Raises:
+        InputError: its images have another size.
+    """
+    images = found(name)
+    if images.shape[1:] != (size, size):
+        raise InputError(
+            f"the images of {name} are {images.shape[1]} × {images.shape[2]} and the experiment's {size} × {size}; "
+            f"build the set anew with --size {size}"
+        )
+    mean, sd = COLOURS["imagenet"]
+    return ImageTasks(images, classes_of(images, split_for(name)), channels=3, mean=mean, sd=sd, **how)
 
 
 def tasks_of(settings: FewShot, queries: int) -> Source:

@@ -7,8 +7,7 @@ from typing import Any, Self
 
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import Experiment, Metric, Settings, Trial
-from innerloop.experiments.few_shot import COLOURS
-from innerloop.images import classes_of, found, split_for
+from innerloop.experiments.few_shot import in_colour
 from innerloop.learner import Learner
 from innerloop.losses import accuracy, cross_entropy_of_ways, of_ways
 from innerloop.methods import l2f, maml
@@ -71,15 +70,7 @@ class MetaDataset(Settings):
 
 def opened(settings: MetaDataset, name: str) -> ImageTasks:
     """One set, by the split that it was built with."""
-    images = found(settings.prefix + name)
-    if images.shape[1:] != (settings.size, settings.size):
-        raise InputError(
-            f"the images of {settings.prefix}{name} are {images.shape[1]} × {images.shape[2]} and the experiment's {settings.size} × "
-            f"{settings.size}; build the set anew with --size {settings.size}"
-        )
-    classes = classes_of(images, split_for(settings.prefix + name))
-    mean, sd = COLOURS["imagenet"]
-    return ImageTasks(images, classes, ways=1, queries=1, channels=3, mean=mean, sd=sd, seed=settings.seed)
+    return in_colour(settings.prefix + name, settings.size, ways=1, queries=1, seed=settings.seed)
 
 
 def mixed(settings: MetaDataset, names: Sequence[str]) -> Deferred:

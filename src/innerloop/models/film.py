@@ -75,7 +75,9 @@ def with_film(net: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
 
 def has_scale(layer: nn.Module) -> bool:
     """Whether a layer scales and shifts its units by parameters."""
-    return isinstance(layer, FiLM) or (isinstance(layer, _BatchNorm) and layer.affine)
+    if isinstance(layer, _BatchNorm):
+        return layer.weight is not None and layer.bias is not None
+    return isinstance(layer, FiLM)
 
 
 def scales(net: nn.Module) -> dict[str, tuple[str, str]]:
