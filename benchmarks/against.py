@@ -39,6 +39,7 @@ import innerloop as il
 from innerloop.engine import ENGINES, Plan, choose, meta_gradient
 from innerloop.engine.memory import peak_memory
 from innerloop.environment import environment
+from innerloop.params import Params
 from innerloop.steps import descend
 
 HERE = Path(__file__).parent
@@ -63,7 +64,14 @@ TITLES = {
     "by_hand": "by hand",
 }
 IMAGES = {"conv64": (1, 28, 28), "conv32": (3, 84, 84), "resnet12": (3, 84, 84)}
-DATA = {"sinusoid": "sinusoid", "conv64": "Omniglot", "conv32": "mini-ImageNet", "resnet12": "mini-ImageNet", "third order": "sinusoid"}
+DATA = {
+    "sinusoid": "sinusoid",
+    "conv64": "Omniglot",
+    "conv32": "mini-ImageNet",
+    "resnet12": "mini-ImageNet",
+    "modulated": "sinusoid and lines",
+    "third order": "sinusoid",
+}
 
 Way = str | Plan  # a file of peers/, or a plan of innerloop
 Row = dict[str, Any]
@@ -91,6 +99,8 @@ class Workload:
     def __str__(self) -> str:
         if self.network == "third order":
             return f"{DATA[self.network]} third order, {self.tasks} families"
+        if self.network == "modulated":
+            return f"{DATA[self.network]} MuMoMAML, {_many(self.tasks, 'task')}, {_many(self.steps, 'step')}"
         kind = "" if self.network == "sinusoid" else f" {self.network} {self.classes}-way"
         return f"{DATA[self.network]}{kind}, {_many(self.tasks, 'task')}, {_many(self.steps, 'step')}"
 
@@ -104,6 +114,7 @@ WORKLOADS = [
     Workload("conv64", 32, 5),
     *(Workload("conv32", 4, steps, queries=15) for steps in (1, 5, 10, 20)),
     Workload("resnet12", 1, 5, queries=5),
+    Workload("modulated", 50, 5),
     Workload("third order", 2, 1),
 ]
 
@@ -112,6 +123,8 @@ def network(load: Workload) -> nn.Module:
     """The workload's network, started the same each time."""
     torch.manual_seed(0)
     made = {"conv64": conv64, "conv32": conv32, "resnet12": ResNet12}
+    if load.network == "modulated":
+        return il.with_film(il.mlp(1, 100, 100, 100, 1))
     return made[load.network](load.classes) if load.network in made else il.mlp(1, load.width, load.width, 1)
 
 
@@ -119,6 +132,8 @@ def drawn(load: Workload) -> il.Task:
     """Its tasks: sine waves, or images of normal noise, whose arithmetic is that of photographs."""
     if load.network == "sinusoid":
         return il.Sinusoids().draw("train", 0, load.tasks)
+    if load.network == "modulated":
+        return il.Mixture({"waves": il.Sinusoids(5), "lines": il.tasks.Lines(5)}).draw("train", 0, load.tasks)
     if load.network == "third order":
         seen, unseen = (il.Sinusoids(seed=seed).draw("train", 0, load.tasks * each) for seed, each in ((0, 5), (1, 2)))
         return il.Task(*(il.batches.map_tensors(lambda t: t.unflatten(0, (load.tasks, -1)), part) for part in (seen, unseen)))
@@ -136,6 +151,9 @@ def learner_of(load: Workload, net: nn.Module) -> il.Learner:
     if load.network == "third order":
         base = il.maml(net, il.mse(net), 1, RATE)
         return il.Learner(base.prior, (descend(il.meta_loss(base), RATE),), il.meta_loss(base))
+    if load.network == "modulated":
+        encoder = il.Recurrent(2, hidden=40, generator=torch.Generator().manual_seed(1))
+        return il.mumomaml(net, il.mse(net), load.steps, RATE / 10, encoder=encoder, generator=torch.Generator().manual_seed(2))
     return il.maml(net, il.cross_entropy(net) if load.network in IMAGES else il.mse(net), load.steps, RATE)
 
 
@@ -147,16 +165,24 @@ def flops(load: Workload) -> int | None:
     return useful_flops(network(load), IMAGES[load.network], load.steps, support, query, load.tasks)
 
 
+def learned(prior: Params) -> Params:
+    """The parameters that a gradient is wanted of: not the scales and shifts that modulation puts others in the place of."""
+    return {name: p for name, p in prior.items() if not name.endswith((".scale", ".shift"))}
+
+
 def prepared(load: Workload, way: Way) -> Callable[[], list[Tensor]]:
     """The function to be timed: one meta-gradient at each call."""
     net, tasks = network(load), drawn(load)
     if isinstance(way, Plan):
         learner = learner_of(load, net)
         gradient = meta_gradient(learner, way)
-        return lambda: list(gradient(learner.prior, tasks)[0].values())
+        names = list(learned(learner.prior))
+        return lambda: list(map(gradient(learner.prior, tasks)[0].__getitem__, names))
     peer = importlib.import_module(f"peers.{way.removesuffix(' kept')}")
     if load.network == "third order":
         return peer.prepare_third_order(net, RATE, tasks)
+    if load.network == "modulated":
+        return peer.prepare_modulated(learned(learner_of(load, net).prior), load.steps, RATE / 10, tasks)
     return peer.prepare(net, load.network in IMAGES, load.steps, RATE, tasks)
 
 
@@ -188,7 +214,7 @@ def expect(pipe: Connection, load: Workload, engine: str) -> None:
     """The gradient to be found, by ``loop``, the plan of the engine, and the seconds that choosing it took."""
     try:
         learner, tasks = learner_of(load, network(load)), drawn(load)
-        expected = _flat(list(meta_gradient(learner, Plan(loop=True))(learner.prior, tasks)[0].values()))
+        expected = _flat(list(learned(meta_gradient(learner, Plan(loop=True))(learner.prior, tasks)[0]).values()))
         start, plan = time.perf_counter(), Plan.named(engine)
         if plan is None:
             plan = choose(learner, learner.prior, tasks, iterations=10**6)[0]
@@ -350,7 +376,7 @@ def ways_of(load: Workload, args: argparse.Namespace) -> dict[str, Way]:
     """Whatever is to be compared with the plan of ``auto``."""
     peers: list[str] = args.peers
     plans: list[str] = args.plans
-    if load.network == "third order":
+    if load.network in ("modulated", "third order"):
         peers, plans = [peer for peer in peers if peer == "by_hand"], ["vmap", *plans]
     elif load.network == "resnet12":
         peers, plans = [peer for peer in peers if peer in ("by_hand", "l2l")], ["loop+recompute", *plans]

@@ -123,6 +123,20 @@ def test_first_order_adapts_like_maml_and_differs_in_the_meta_gradient(waves: Ta
     assert gap.abs().max() > 1e-3
 
 
+def test_an_inner_gradient_is_clipped_element_by_element(waves: Task) -> None:
+    net, support = smooth_net(), one(waves, 0).support
+    clipped, free = (il.maml(net, il.mse(net), 1, 1.0, clip=clip) for clip in (0.05, None))
+    start = free.prior
+    slopes = {name: p - free.adapt(start, support)[1][name] for name, p in start.items()}
+    assert any(s.abs().max() > 0.05 for s in slopes.values())
+    expected = {name: p - slopes[name].clamp(-0.05, 0.05) for name, p in start.items()}
+    torch.testing.assert_close(clipped.adapt(start, support)[1], expected, rtol=1e-12, atol=1e-14)
+    gradient = meta_gradient(clipped)(start, waves)[0]
+    torch.testing.assert_close(gradient, differences(lambda p: meta_loss(clipped)(p, waves), start), rtol=1e-6, atol=1e-8)
+    with pytest.raises(il.InputError, match="clip is 0; the largest element of a gradient must be above 0"):
+        il.maml(net, il.mse(net), clip=0)
+
+
 @pytest.mark.parametrize("name", ["meta_sgd", "per_step_rates", "maml_plus_plus"])
 def test_learned_rates_at_their_start_are_maml(name: str, waves: Task) -> None:
     learned, base = built(name), built("maml")
