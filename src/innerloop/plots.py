@@ -15,7 +15,7 @@ from innerloop.experiments import Trial
 from innerloop.learner import Learner
 from innerloop.params import Params
 from innerloop.report import Entry
-from innerloop.tasks import Curves, Mixture, Source
+from innerloop.tasks import Curves, Goals, Mixture, Source
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4c956c", "#8e5ea2", "#c99a2e", "#5c677d", "#2a9d8f", "#b5838d", "#3d405b", "#e07a5f")
 
@@ -180,8 +180,11 @@ def fits(run: Run, title: str, rows: int = 3, steps: Sequence[int] = (0, 1, 10))
     columns = {}
     for name, source in pictured(run[0]).items():
         learner = _scored(run, source).taking(max(steps))
-        start, before = learner.prepared, "modulated" if embeds(learner) else "before"
-        found = [Fit("the prior itself", learner, source, 0, "-.", "#c99a2e")] if embeds(learner) else []
+        start, before = (
+            learner.prepared,
+            "modulated" if embeds(learner) else "after the meta-update" if isinstance(source, Goals) else "before",
+        )
+        found = [Fit("the prior itself", learner, source, 0, "-.", "#c99a2e")] if before != "before" else []
         for step in steps:
             label = f"after {step} step{'s' * (step > 1)}" if step else before
             found.append(Fit(label, learner, source, start + step, *styles.get(step, ("-.", "#444444"))))
@@ -205,7 +208,8 @@ def fits_compared(runs: Mapping[str, Run], step: int, rows: int = 3) -> Figure:
 
 def pictured(trial: Trial) -> dict[str, Source]:
     """The tasks that figures show, as far as they are curves."""
-    return {name: source for name, source in (trial.pictured or {}).items() if isinstance(_one_kind(source), Curves)}
+    shown = trial.pictured or {}
+    return {name: source for name, source in shown.items() if isinstance(_one_kind(source), (Curves, Goals))}
 
 
 def _fitted(columns: Mapping[str, Sequence[Fit]], title: str, rows: int) -> Figure:
@@ -214,10 +218,11 @@ def _fitted(columns: Mapping[str, Sequence[Fit]], title: str, rows: int) -> Figu
     panels = figure.subplots(rows, len(columns), squeeze=False, sharex=True)
     for column, (name, lines) in enumerate(columns.items()):
         source = _one_kind(lines[0].tasks)
-        assert isinstance(source, Curves), "nothing else is pictured"
+        assert isinstance(source, (Curves, Goals)), "nothing else is pictured"
         shown, x = source.draw("test", 0, rows), torch.linspace(*source.x, 201)
         for row in range(rows):
-            panel, (given_x, given_y) = panels[row][column], one(shown, row).support
+            panel, support = panels[row][column], one(shown, row).support
+            given_x, given_y = getattr(support, "batch", support)
             panel.plot(x, source.curve(source.coefficients("test", row, 1)[0], x), color="#c0392b", lw=1.4, label="the curve")
             for line in lines:
                 assert line.learner.model is not None, "a learner of a network has its model"

@@ -97,6 +97,7 @@ class Trial:
         rates: the inner rate; where there are several, the best one on validation tasks is
             taken for each case.
         finish: makes the prior of the trained parameters.
+        by_case: in the place of ``scored``, for cases that adapt in another way.
         pictured: the tasks that figures show, by title.
         phases, schedule: as in ``train``.
     """
@@ -107,6 +108,7 @@ class Trial:
     scored: Callable[[Params, float], Learner]
     rates: Sequence[float]
     finish: Callable[[Params], Params] = lambda params: params
+    by_case: Mapping[str, Callable[[Params, float], Learner]] = field(default_factory=dict)
     pictured: Mapping[str, Source] | None = None
     phases: Mapping[int, Learner] = field(default_factory=dict)
     schedule: Callable[[Optimizer], LRScheduler] | None = None
@@ -288,12 +290,12 @@ def _scored(trial: Trial, prior: Params, settings: Settings, options: Options, m
     cases, scores = {}, {}
     with bar("scoring", len(trial.cases), show=options.progress) as shown:
         for done, (case, tasks) in enumerate(trial.cases.items(), 1):
-            rate, tried = trial.rates[0], {}
+            rate, tried, scored = trial.rates[0], {}, trial.by_case.get(case, trial.scored)
             if len(trial.rates) > 1 and settings.test_steps:
-                build = lambda r: trial.scored(prior, r)  # noqa: E731
+                build = lambda r, scored=scored: scored(prior, r)  # noqa: E731
                 among = (settings.test_steps, settings.test_tasks, options.device, metric.of, metric.higher)
                 rate, tried = tune(build, trial.rates, tasks, *among)
-            learner = trial.scored(prior, rate)
+            learner = scored(prior, rate)
             steps = settings.test_steps if adapts(learner) else 0
             s = scores[case] = evaluate(learner, tasks, steps, settings.test_tasks, metric=metric.of, device=options.device)
             listed = {"mean": s.mean, "interval": s.interval, "sd": s.sd, "median": s.median}
@@ -329,8 +331,9 @@ def load(folder: str | Path, learner: Learner | None = None, case: str | None = 
     cases = checkpoint.read_json(result).get("cases", {}) if result.exists() else {}
     if case is not None and case not in cases:
         raise InputError(f"the run in {folder} has no case {case!r}; it has {', '.join(cases) or 'none yet'}")
-    rate = cases[case or next(iter(cases))]["rate"] if cases else trial.rates[0]
-    built = trial.scored(prior, rate)
+    chosen = case or next(iter(cases), "")
+    rate = cases[chosen]["rate"] if cases else trial.rates[0]
+    built = trial.by_case.get(chosen, trial.scored)(prior, rate)
     return built.taking(about["settings"]["test_steps"]) if adapts(built) else built
 
 

@@ -15,9 +15,11 @@ from innerloop.methods.gradient import (
     meta_sgd,
     per_step_rates,
     reptile,
+    toward_end,
 )
 from innerloop.methods.l2f import attenuated, attenuated_for_all, l2f, mean_prototype, mean_slopes
 from innerloop.methods.leo import Penalties, leo
+from innerloop.methods.maltml import maltml, meta_finetuned
 from innerloop.methods.metric import matching, nearest_neighbour, prototypical
 from innerloop.methods.mumomaml import multi_maml, mumomaml
 from innerloop.methods.plus_plus import maml_plus_plus, maml_plus_plus_phases
@@ -41,12 +43,14 @@ __all__ = [
     "independent",
     "l2f",
     "leo",
+    "maltml",
     "maml",
     "maml_plus_plus",
     "maml_plus_plus_phases",
     "matching",
     "mean_prototype",
     "mean_slopes",
+    "meta_finetuned",
     "meta_sgd",
     "multi_maml",
     "mumomaml",
@@ -55,6 +59,7 @@ __all__ = [
     "pretrained",
     "prototypical",
     "reptile",
+    "toward_end",
     "with_new_head",
     "without_head",
 ]

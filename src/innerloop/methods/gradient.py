@@ -137,7 +137,18 @@ def reptile(net: nn.Module, loss: Loss, steps: int = 5, rate: float = 0.01, **ho
 
     Source: Nichol et al. 2018, arXiv:1803.02999, algorithm 2.
     """
-    base = fomaml(net, loss, steps, rate, **how)
+    return toward_end(fomaml(net, loss, steps, rate, **how))
+
+
+def toward_end(base: Learner) -> Learner:
+    """Reptile's update for any learner: the prior moves to where its steps end, and no derivative goes through them.
+
+    Args:
+        base: whose steps take slopes as constants, such as ``fomaml``, or ``maltml(fomaml(…), meta_steps=5,
+            first_order=True)`` for the two-level first-order form of MALTML.
+
+    Source: Nichol et al. 2018, arXiv:1803.02999, algorithm 2; Devos & Dandi 2020, §3.2.
+    """
 
     def keep_start(params: Params, batch: Batch) -> Params:
         return {**{f"start.{name}": params[name] for name in base.prior}, **params}  # a start that is kept already stays
@@ -147,4 +158,4 @@ def reptile(net: nn.Module, loss: Loss, steps: int = 5, rate: float = 0.01, **ho
         return torch.stack([difference.square().sum() for difference in moved]).sum() / 2
 
     made = {descent: in_turn(keep_start, descent) for descent in base.steps}  # equal steps stay one step
-    return replace(base, steps=tuple(made[descent] for descent in base.steps), loss=distance)
+    return replace(base, steps=tuple(made[descent] for descent in base.steps), loss=distance, weights=(1.0,))

@@ -43,6 +43,8 @@ class Curves(ABC):
 
     RANGES: ClassVar[tuple[str, ...]] = ("x", "support_x")
     """Fields that must be a pair, the lower end first."""
+    COEFFICIENTS: ClassVar[tuple[str, ...]] = ()
+    """Names of the coefficients, in their order."""
     KEY: ClassVar[str] = ""
     """Of its random streams, so that sources of one seed share nothing."""
 
@@ -94,6 +96,7 @@ class Lines(Curves):
     intercept: Range = (-3.0, 3.0)
 
     RANGES = (*Curves.RANGES, "slope", "intercept")
+    COEFFICIENTS = ("slope", "intercept")
     KEY = "lines "
 
     def curve(self, drawn: Tensor, x: Tensor) -> Tensor:
@@ -122,6 +125,7 @@ class Parabolas(Curves):
     height: Range = (-3.0, 3.0)
 
     RANGES = (*Curves.RANGES, "width", "centre", "height")
+    COEFFICIENTS = ("width", "centre", "height", "sign")
     KEY = "parabolas "
 
     def curve(self, drawn: Tensor, x: Tensor) -> Tensor:

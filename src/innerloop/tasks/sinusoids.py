@@ -46,6 +46,7 @@ class Sinusoids(Curves):
     identity: bool = False
 
     RANGES = (*Curves.RANGES, "amplitude", "phase", "frequency", "test_amplitude", "test_phase", "test_frequency")
+    COEFFICIENTS = ("amplitude", "phase", "frequency")
 
     def __post_init__(self) -> None:
         super().__post_init__()

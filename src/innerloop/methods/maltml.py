@@ -1,0 +1,121 @@
+"""MALTML, learning to meta-learn: the prior moves to a family of tasks first, and adapts to a task of it from there."""
+
+from dataclasses import replace
+from functools import cache
+
+from torch import Tensor
+
+from innerloop.batches import count
+from innerloop.errors import InputError
+from innerloop.learner import Batch, Learner, Loss, Step, meta_loss
+from innerloop.params import Params, Patterns, within
+from innerloop.steps import Rate, descend
+
+
+def maltml(
+    base: Learner,
+    meta_steps: int = 1,
+    meta_rate: Rate = 0.01,
+    *,
+    goal: Learner | None = None,
+    only: Patterns = "net",
+    first_order: bool = False,
+) -> Learner:
+    """MALTML: θⱼ = θ − β ∇ Σᵢ Lᵢ(Uᵢ(θ)) over a family's related tasks i, trained for Σ_c L_c(U_c(θⱼ)) over its goal tasks c.
+
+    Its tasks are families: the support is a stack of tasks and the query another, each adapted to by U,
+    the base learner's steps. As meta-steps are steps, and a learner over tasks is a loss, nothing here knows how
+    many levels there are: ``maltml(maltml(base))`` learns to learn to meta-learn.
+
+    Args:
+        base: adapts to one task, such as ``maml(net, loss, steps=1, rate=0.001)``; ``fomaml`` leaves
+            second derivatives of that level out.
+        meta_steps: steps on the related tasks.
+        meta_rate: β, on the *sum* over related tasks, as the paper prints it; or a function as for
+            ``descend``, where it is learned.
+        goal: adapts to goal tasks where that is another learner of the same prior, such as one with another rate γ.
+        only: patterns of the names that move in the meta-steps.
+        first_order: take the slope of the meta-step as a constant, so that no third derivative is needed.
+
+    >>> from innerloop.losses import mse
+    >>> from innerloop.methods import maml
+    >>> from innerloop.models import mlp
+    >>> from innerloop.tasks import Families, Sinusoids
+    >>> learner = maltml(maml(net := mlp(1, 8, 1), mse(net), steps=1, rate=0.001))
+    >>> families = Families(Sinusoids(shots=5, queries=5)).draw("train", first=0, count=10)
+    >>> meta_loss(learner)(learner.prior, families).shape  # third derivatives are in its gradient
+    torch.Size([])
+
+    Raises:
+        InputError: there are fewer than 0 steps, no parameter matches, or the goal's prior has other names.
+
+    Source: Devos & Dandi 2020, "Model-Agnostic Learning to Meta-Learn", algorithm 1.
+    """
+    steps = _meta_steps(base, meta_steps, meta_rate, only, first_order)
+    return Learner(base.prior, steps, meta_loss(_goal(base, goal)))
+
+
+def meta_finetuned(
+    base: Learner,
+    meta_steps: int = 1,
+    meta_rate: Rate = 0.01,
+    *,
+    goal: Learner | None = None,
+    only: Patterns = "net",
+    first_order: bool = False,
+) -> Learner:
+    """A learner for one goal task: ``maltml``'s meta-steps on related tasks, then the goal's own steps from there.
+
+    What is trained by ``maltml`` is used by this one, and any other prior can be: it is the same
+    meta-finetuning for MAML. The support is ``Related(batch, tasks)``, as ``Goals`` have it; the meta-steps are
+    preparation, so scores are listed by the steps on the goal.
+
+    Args:
+        base, meta_steps, meta_rate, goal, only, first_order: as in ``maltml``.
+
+    >>> from innerloop.evaluate import evaluate
+    >>> from innerloop.losses import mse
+    >>> from innerloop.methods import maml
+    >>> from innerloop.models import mlp
+    >>> from innerloop.tasks import Families, Goals, Sinusoids
+    >>> learner = meta_finetuned(maml(net := mlp(1, 8, 1), mse(net), steps=1, rate=0.001))
+    >>> evaluate(learner, Goals(Families(Sinusoids(5, 5))), steps=10, n_tasks=20).values.shape
+    torch.Size([20, 11])
+
+    Source: Devos & Dandi 2020, "Model-Agnostic Learning to Meta-Learn", §3.1.
+    """
+    last = _goal(base, goal)
+
+    @cache
+    def on_related(step: Step) -> Step:
+        return lambda params, support: step(params, support.tasks)
+
+    @cache
+    def on_goal(step: Step) -> Step:
+        return lambda params, support: step(params, support.batch)
+
+    meta = _meta_steps(base, meta_steps, meta_rate, only, first_order)
+    steps = (*map(on_related, meta), *map(on_goal, last.steps))
+    return replace(last, prior=base.prior, steps=steps, prepared=last.prepared + meta_steps)
+
+
+def summed(learner: Learner) -> Loss:
+    """Loss of a batch of tasks: the *sum* of their losses after adaptation."""
+
+    def loss(params: Params, tasks: Batch) -> Tensor:
+        return count(tasks) * meta_loss(learner)(params, tasks)
+
+    return loss
+
+
+def _meta_steps(base: Learner, steps: int, rate: Rate, only: Patterns, first_order: bool) -> tuple[Step, ...]:
+    if steps < 0:
+        raise InputError(f"meta_steps is {steps}; take 0 or more")
+    within(base.prior, only)  # a pattern that matches nothing is found now
+    return (descend(summed(base), rate, only, first_order),) * steps
+
+
+def _goal(base: Learner, goal: Learner | None) -> Learner:
+    if goal is not None and goal.prior.keys() != base.prior.keys():
+        raise InputError("the goal learner's prior has other names than the base learner's; make both of the same network")
+    return goal or base
