@@ -76,7 +76,7 @@ class Curves(ABC):
 
     def coefficients(self, split: str, first: int, count: int) -> Tensor:
         """Those of the same tasks, ``[tasks, c]``."""
-        return torch.cat([_drawn(self, split, b) for b in range((first + count - 1) // BLOCK + 1)])[first : first + count]
+        return from_blocks(lambda b: _drawn(self, split, b), BLOCK, first, count)
 
 
 @dataclass(frozen=True)
