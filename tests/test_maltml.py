@@ -149,7 +149,7 @@ def test_learned_rates_and_reptiles_form_are_compositions_too(families: Task) ->
 def test_goals_one_by_one_are_the_families_goals(families: Task) -> None:
     base = built("maml")
     family = il.maltml(base, 2, 0.05)
-    single = il.meta_finetuned(base, 2, 0.05)
+    single = il.meta_finetuned(family, base)
     assert (single.prepared, len(single.taking(5).steps)) == (2, 7)
     source = Goals(Families(Sinusoids(shots=4, queries=3), related=3, goals=2))
     goals = map_tensors(lambda t: t.double(), source.draw("train", 0, 4))
@@ -157,7 +157,7 @@ def test_goals_one_by_one_are_the_families_goals(families: Task) -> None:
     path = single.adapt(base.prior, one(goals, 3).support)
     close(path[2], family.adapt(base.prior, one(families, 1).support)[-1])
     close(path[-1], base.adapt(path[2], one(goals_of(families), 3).support)[-1])
-    alone = il.meta_finetuned(base, 0).adapt(base.prior, one(goals, 3).support)
+    alone = il.meta_finetuned(il.maltml(base, 0), base).adapt(base.prior, one(goals, 3).support)
     close(alone[-1], base.adapt(base.prior, one(goals_of(families), 3).support)[-1])
 
 
@@ -210,8 +210,8 @@ def test_a_run_learns_to_meta_learn_and_is_scored_by_goals() -> None:
     net = il.mlp(1, 20, 20, 1, generator=torch.Generator().manual_seed(0))
     base = il.maml(net, il.mse(net), 1, 0.001)
     trained = il.train(il.maltml(base, 1, 0.01), families, 600, meta_batch=10, outer_rate=3e-3, progress=False, engine="vmap")
-    base = replace(base, prior=trained.prior)
-    after, before = (il.evaluate(il.meta_finetuned(base, m, 0.01), Goals(families), n_tasks=200) for m in (1, 0))
+    alone = replace(il.maltml(base, 0), prior=trained.prior)
+    after, before = (il.evaluate(il.meta_finetuned(family, base), Goals(families), n_tasks=200) for family in (trained, alone))
     gained = il.compare(after, before)
     assert gained.mean[0] + gained.interval[0] < 0, "the meta-step alone helps on goals that it has not seen"
 

@@ -67,7 +67,7 @@ def trial(settings: FewTask, learner: Learner, base: Build, tasks: Any, identity
 
     def scored(prior: Params, rate: float, meta_steps: int = settings.test_meta_steps) -> Learner:
         own = replace(base(1), prior=prior)
-        built = meta_finetuned(own, meta_steps, settings.test_meta_rate)
+        built = meta_finetuned(maltml(own, meta_steps, settings.test_meta_rate), own)
         return built.taking(max(settings.test_steps, 1)) if own.steps else built
 
     asked = goals(settings, identity)

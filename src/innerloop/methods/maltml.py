@@ -51,40 +51,39 @@ def maltml(
 
     Source: Devos & Dandi 2020, "Model-Agnostic Learning to Meta-Learn", algorithm 1.
     """
-    steps = _meta_steps(base, meta_steps, meta_rate, only, first_order)
-    return Learner(base.prior, steps, meta_loss(_goal(base, goal)))
+    if meta_steps < 0:
+        raise InputError(f"meta_steps is {meta_steps}; take 0 or more")
+    within(base.prior, only)  # a pattern that matches nothing is found now
+    steps = (descend(summed(base), meta_rate, only, first_order),) * meta_steps
+    return Learner(base.prior, steps, meta_loss(_same_names(base, goal or base)))
 
 
-def meta_finetuned(
-    base: Learner,
-    meta_steps: int = 1,
-    meta_rate: Rate = 0.01,
-    *,
-    goal: Learner | None = None,
-    only: Patterns = "net",
-    first_order: bool = False,
-) -> Learner:
-    """A learner for one goal task: ``maltml``'s meta-steps on related tasks, then the goal's own steps from there.
+def meta_finetuned(family: Learner, goal: Learner) -> Learner:
+    """A learner for one goal task: the meta-steps on related tasks, then the goal's own steps from there.
 
-    What is trained by ``maltml`` is used by this one, and any other prior can be: it is the same
-    meta-finetuning for MAML. The support is ``Related(batch, tasks)``, as ``Goals`` have it; the meta-steps are
-    preparation, so scores are listed by the steps on the goal.
+    What ``maltml`` has trained is used so, and any other prior can be: it is the same meta-finetuning
+    for MAML. The support is ``Related(batch, tasks)``, as ``Goals`` have it; the meta-steps are preparation, so
+    scores are listed by the steps on the goal.
 
     Args:
-        base, meta_steps, meta_rate, goal, only, first_order: as in ``maltml``.
+        family: such as ``maltml(base)``, whose prior and meta-steps are taken.
+        goal: adapts to the goal, such as ``base``.
 
     >>> from innerloop.evaluate import evaluate
     >>> from innerloop.losses import mse
     >>> from innerloop.methods import maml
     >>> from innerloop.models import mlp
     >>> from innerloop.tasks import Families, Goals, Sinusoids
-    >>> learner = meta_finetuned(maml(net := mlp(1, 8, 1), mse(net), steps=1, rate=0.001))
+    >>> base = maml(net := mlp(1, 8, 1), mse(net), steps=1, rate=0.001)
+    >>> learner = meta_finetuned(maltml(base), base)
     >>> evaluate(learner, Goals(Families(Sinusoids(5, 5))), steps=10, n_tasks=20).values.shape
     torch.Size([20, 11])
 
+    Raises:
+        InputError: the goal's prior has other names.
+
     Source: Devos & Dandi 2020, "Model-Agnostic Learning to Meta-Learn", §3.1.
     """
-    last = _goal(base, goal)
 
     @cache
     def on_related(step: Step) -> Step:
@@ -94,9 +93,8 @@ def meta_finetuned(
     def on_goal(step: Step) -> Step:
         return lambda params, support: step(params, support.batch)
 
-    meta = _meta_steps(base, meta_steps, meta_rate, only, first_order)
-    steps = (*map(on_related, meta), *map(on_goal, last.steps))
-    return replace(last, prior=base.prior, steps=steps, prepared=last.prepared + meta_steps)
+    steps = (*map(on_related, family.steps), *map(on_goal, _same_names(family, goal).steps))
+    return replace(goal, prior=family.prior, steps=steps, prepared=goal.prepared + len(family.steps))
 
 
 def summed(learner: Learner) -> Loss:
@@ -108,14 +106,7 @@ def summed(learner: Learner) -> Loss:
     return loss
 
 
-def _meta_steps(base: Learner, steps: int, rate: Rate, only: Patterns, first_order: bool) -> tuple[Step, ...]:
-    if steps < 0:
-        raise InputError(f"meta_steps is {steps}; take 0 or more")
-    within(base.prior, only)  # a pattern that matches nothing is found now
-    return (descend(summed(base), rate, only, first_order),) * steps
-
-
-def _goal(base: Learner, goal: Learner | None) -> Learner:
-    if goal is not None and goal.prior.keys() != base.prior.keys():
+def _same_names(base: Learner, goal: Learner) -> Learner:
+    if goal.prior.keys() != base.prior.keys():
         raise InputError("the goal learner's prior has other names than the base learner's; make both of the same network")
-    return goal or base
+    return goal
