@@ -222,6 +222,7 @@ def test_a_run_learns_to_meta_learn_and_is_scored_by_goals() -> None:
         (lambda: il.maltml(built("maml"), -1), "meta_steps is -1; take 0 or more"),
         (lambda: il.maltml(built("maml"), goal=built("meta_sgd")), "the goal learner's prior has other names"),
         (lambda: il.maltml(built("maml"), only="net.7"), "pattern 'net.7' matches no parameter"),
+        (lambda: il.evaluate(il.meta_finetuned(il.maltml(built("maml")), built("maml")), Sinusoids()), "no related tasks; draw from Goals"),
         (lambda: Families(Sinusoids(), shared=("fase",)), "Sinusoids has no 'fase' to share; did you mean phase"),
         (lambda: Families(Sinusoids(), goals=0), "5 related tasks and 0 goals; it needs at least one of each"),
     ],

@@ -302,6 +302,7 @@ def _film(**how: Any) -> Learner:
         (lambda: il.Recurrent(2, cell="rnn"), "cell is 'rnn' with 1 layers"),  # pyright: ignore[reportArgumentType]
         (lambda: il.multi_maml([]), "there are no learners"),
         (lambda: il.multi_maml([built("maml"), built("meta_sgd")]), "priors differ in names or shapes"),
+        (lambda: il.evaluate(il.multi_maml([built("maml", torch.float32)]), il.Sinusoids(), n_tasks=1), "does not tell the mode"),
         (lambda: il.Mixture({}), "there are 0 sources"),
         (lambda: il.Mixture({"a": il.Sinusoids()}, shares=(1, 2)), r"1 sources with shares \[1, 2\]"),
         (lambda: il.Mixture({"a": il.Sinusoids(3), "b": il.Sinusoids(4)}).draw("train", 0, 2), "tasks of a and b differ in shape"),

@@ -80,14 +80,19 @@ def meta_finetuned(family: Learner, goal: Learner) -> Learner:
     torch.Size([20, 11])
 
     Raises:
-        InputError: the goal's prior has other names.
+        InputError: the goal's prior has other names; when adapting, a task comes without related ones.
 
     Source: Devos & Dandi 2020, "Model-Agnostic Learning to Meta-Learn", §3.1.
     """
 
     @cache
     def on_related(step: Step) -> Step:
-        return lambda params, support: step(params, support.tasks)
+        def taken(params: Params, support: Batch) -> Params:
+            if not hasattr(support, "tasks"):
+                raise InputError("the support has no related tasks; draw from Goals(families)")
+            return step(params, support.tasks)
+
+        return taken
 
     @cache
     def on_goal(step: Step) -> Step:

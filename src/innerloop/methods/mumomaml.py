@@ -115,7 +115,7 @@ def multi_maml(learners: Sequence[Learner]) -> Learner:
             the first one's steps and loss are taken.
 
     Raises:
-        InputError: there are none, or their priors differ in names or shapes.
+        InputError: there are none, or their priors differ in names or shapes; when adapting, a task does not tell its mode.
 
     >>> from innerloop.losses import mse
     >>> from innerloop.tasks import Told
@@ -136,6 +136,8 @@ def multi_maml(learners: Sequence[Learner]) -> Learner:
     prior = {f"mode.{name}": torch.stack([learner.prior[name] for learner in learners]) for name in first.prior}
 
     def choose(params: Params, support: Batch) -> Params:
+        if not hasattr(support, "mode"):
+            raise InputError("the support does not tell the mode of its task; draw from a Mixture(…, told=True)")
         return {**params, **{name: stack[support.mode] for name, stack in under(params, "mode").items()}}
 
     @cache
