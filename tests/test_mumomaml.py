@@ -267,6 +267,9 @@ def test_a_mixture_has_exact_parts_and_leaves_no_task_out() -> None:
     assert isinstance(told, Told)
     assert told.mode.tolist() == modes.tolist()
     torch.testing.assert_close(told.batch, drawn.support, rtol=0, atol=0)
+    lines = il.Mixture(sources, shares=(1, 2, 1), told=True).alone("lines")
+    assert lines.modes(0, 3).tolist() == [1, 1, 1]
+    torch.testing.assert_close(lines.draw("train", 4, 3).query, sources["lines"].draw("train", 4, 3).query, rtol=0, atol=0)
 
 
 def test_lines_and_parabolas_are_what_the_paper_says() -> None:
@@ -304,6 +307,7 @@ def _film(**how: Any) -> Learner:
         (lambda: il.multi_maml([built("maml"), built("meta_sgd")]), "priors differ in names or shapes"),
         (lambda: il.evaluate(il.multi_maml([built("maml", torch.float32)]), il.Sinusoids(), n_tasks=1), "does not tell the mode"),
         (lambda: il.Mixture({}), "there are 0 sources"),
+        (lambda: il.Mixture({"a": il.Sinusoids()}).alone("b"), "there is no mode 'b'"),
         (lambda: il.Mixture({"a": il.Sinusoids()}, shares=(1, 2)), r"1 sources with shares \[1, 2\]"),
         (lambda: il.Mixture({"a": il.Sinusoids(3), "b": il.Sinusoids(4)}).draw("train", 0, 2), "tasks of a and b differ in shape"),
     ],

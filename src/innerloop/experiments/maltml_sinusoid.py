@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from innerloop.experiments.experiment import Experiment, Trial
 from innerloop.experiments.maml_sinusoid import Sinusoid, net_of
 from innerloop.learner import Learner
@@ -62,6 +64,10 @@ def _waves(settings: FewTask) -> Sinusoids:
     return Sinusoids(settings.shots, settings.queries, seed=settings.seed)
 
 
+def _adapting(settings: FewTask, net: nn.Module, method: Callable[..., Learner] = maml) -> Build:
+    return lambda steps: method(net, mse(net), steps, settings.rate)
+
+
 def trial(settings: FewTask, learner: Learner, base: Build, tasks: Any, identity: bool = False) -> Trial:
     """A trial of what is trained on ``tasks``; ``base`` of so many steps adapts to a goal."""
 
@@ -85,7 +91,7 @@ def trial(settings: FewTask, learner: Learner, base: Build, tasks: Any, identity
 def by_maltml(settings: FewTask, first_order: bool = False) -> Trial:
     """MALTML, of third order or of first."""
     net = net_of(settings)
-    base: Build = lambda steps: (fomaml if first_order else maml)(net, mse(net), steps, settings.rate)  # noqa: E731
+    base = _adapting(settings, net, fomaml if first_order else maml)
     learner = maltml(base(settings.steps), settings.meta_steps, settings.meta_rate, first_order=first_order)
     return trial(settings, learner, base, families(settings))
 
@@ -93,8 +99,8 @@ def by_maltml(settings: FewTask, first_order: bool = False) -> Trial:
 def by_steps_toward_the_end(settings: FewTask) -> Trial:
     """The paper's first-order form: the prior moves to where several meta-steps end; goals are not looked at."""
     net = net_of(settings)
-    base: Build = lambda steps: maml(net, mse(net), steps, settings.rate)  # noqa: E731
-    first = maltml(fomaml(net, mse(net), settings.steps, settings.rate), settings.meta_steps, settings.meta_rate, first_order=True)
+    base = _adapting(settings, net)
+    first = maltml(_adapting(settings, net, fomaml)(settings.steps), settings.meta_steps, settings.meta_rate, first_order=True)
     made = trial(settings, maltml(base(settings.steps), settings.meta_steps, settings.meta_rate), base, families(settings))
     return replace(made, phases={0: toward_end(first)})
 
@@ -102,14 +108,14 @@ def by_steps_toward_the_end(settings: FewTask) -> Trial:
 def by_maml(settings: FewTask) -> Trial:
     """MAML, which ignores families, and is meta-finetuned at test like MALTML."""
     net = net_of(settings)
-    base: Build = lambda steps: maml(net, mse(net), steps, settings.rate)  # noqa: E731
+    base = _adapting(settings, net)
     return trial(settings, base(settings.steps), base, _waves(settings))
 
 
 def by_pretraining(settings: FewTask) -> Trial:
     """A network that regresses all waves at once, adapted like the others."""
     net = net_of(settings)
-    base: Build = lambda steps: maml(net, mse(net), steps, settings.rate)  # noqa: E731
+    base = _adapting(settings, net)
     return trial(settings, pretrained(net, mse(net)), base, _waves(settings))
 
 

@@ -43,10 +43,10 @@ def by_mumomaml(settings: Modulated, trial_of: Callable[..., Trial] = trial) -> 
     return trial_of(settings, method, net_of(replace(settings, norm="transductive")))
 
 
-def mixed(settings: Modulated, queries: int, shares: tuple[int, ...] = (), told: bool = False, seed: int = 0) -> Deferred:
-    """Tasks of all sets in turn, opened with the first task."""
+def mixed(settings: Modulated, queries: int, told: bool = False, seed: int = 0) -> Mixture:
+    """Tasks of all sets in turn."""
     how = {"ways": settings.ways, "shots": settings.shots, "queries": queries, "turns": settings.turns, "seed": seed}
-    return Deferred(lambda: Mixture({name: in_colour(name, settings.size, **how) for name in settings.sets}, shares, told))
+    return Mixture({name: in_colour(name, settings.size, **how) for name in settings.sets}, told=told)
 
 
 def of_sets(settings: Modulated, build: Callable[..., Learner], told: bool = False) -> Trial:
@@ -55,13 +55,12 @@ def of_sets(settings: Modulated, build: Callable[..., Learner], told: bool = Fal
     def scored(prior: Params, rate: float) -> Learner:
         return replace(build(settings.steps, rate), prior=prior).taking(max(settings.test_steps, 1))
 
-    alone = {name: tuple(int(name == other) for other in settings.sets) for name in settings.sets}
+    asked = lambda: mixed(settings, settings.test_queries, told)  # noqa: E731
     case = f"{settings.ways}-way {settings.shots}-shot"
     return Trial(
         learner=build(settings.steps, settings.rate),
-        tasks=mixed(settings, settings.queries, (), told, settings.seed),
-        cases={case: mixed(settings, settings.test_queries, (), told)}
-        | {name: mixed(settings, settings.test_queries, shares, told) for name, shares in alone.items()},
+        tasks=Deferred(lambda: mixed(settings, settings.queries, told, settings.seed)),  # opened with the first task
+        cases={case: Deferred(asked)} | {name: Deferred(lambda name=name: asked().alone(name)) for name in settings.sets},
         scored=scored,
         rates=(settings.rate,),
     )

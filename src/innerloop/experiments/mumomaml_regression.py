@@ -81,19 +81,20 @@ def trial(settings: Modes, build: Callable[[int], Learner], told: bool = False) 
     def scored(prior: Params, rate: float) -> Learner:
         return replace(build(settings.steps), prior=prior).taking(max(settings.test_steps, 1))
 
-    noisy, clean = sources(settings, settings.test_queries), sources(settings, settings.test_queries, query_noise=0.0)
-    alone = {name: tuple(int(name == other) for other in noisy) for name in noisy}
+    noisy = Mixture(sources(settings, settings.test_queries), told=told)
+    clean = Mixture(sources(settings, settings.test_queries, query_noise=0.0), told=told)
+    alone = {name: noisy.alone(name) for name in noisy.sources}
     return Trial(
         learner=build(settings.steps),
         tasks=Mixture(sources(settings, settings.queries, settings.seed), told=told),
         cases={
-            f"{settings.modes} modes": Mixture(noisy, told=told),
-            f"{settings.modes} modes, clean targets": Mixture(clean, told=told),
-            **{name: Mixture(noisy, shares, told) for name, shares in alone.items()},
+            f"{settings.modes} modes": noisy,
+            f"{settings.modes} modes, clean targets": clean,
+            **alone,
         },
         scored=scored,
         rates=(settings.rate,),
-        pictured={name: Mixture(noisy, shares, told) for name, shares in alone.items()},
+        pictured=alone,
     )
 
 

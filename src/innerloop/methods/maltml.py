@@ -1,15 +1,14 @@
 """MALTML, learning to meta-learn: the prior moves to a family of tasks first, and adapts to a task of it from there."""
 
 from dataclasses import replace
-from functools import cache
 
 from torch import Tensor
 
 from innerloop.batches import count
 from innerloop.errors import InputError
-from innerloop.learner import Batch, Learner, Loss, Step, meta_loss
+from innerloop.learner import Batch, Learner, Loss, meta_loss
 from innerloop.params import Params, Patterns, within
-from innerloop.steps import Rate, descend
+from innerloop.steps import Rate, descend, each_on
 
 
 def maltml(
@@ -84,21 +83,8 @@ def meta_finetuned(family: Learner, goal: Learner) -> Learner:
 
     Source: Devos & Dandi 2020, "Model-Agnostic Learning to Meta-Learn", §3.1.
     """
-
-    @cache
-    def on_related(step: Step) -> Step:
-        def taken(params: Params, support: Batch) -> Params:
-            if not hasattr(support, "tasks"):
-                raise InputError("the support has no related tasks; draw from Goals(families)")
-            return step(params, support.tasks)
-
-        return taken
-
-    @cache
-    def on_goal(step: Step) -> Step:
-        return lambda params, support: step(params, support.batch)
-
-    steps = (*map(on_related, family.steps), *map(on_goal, _same_names(family, goal).steps))
+    missing = "the support has no related tasks; draw from Goals(families)"
+    steps = each_on(family.steps, "tasks", missing) + each_on(_same_names(family, goal).steps, "batch", missing)
     return replace(goal, prior=family.prior, steps=steps, prepared=goal.prepared + len(family.steps))
 
 

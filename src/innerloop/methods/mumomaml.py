@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from innerloop.errors import InputError, nearest
-from innerloop.learner import Batch, Learner, Loss, Step
+from innerloop.learner import Batch, Learner, Loss
 from innerloop.losses import call
 from innerloop.methods.gradient import maml
 from innerloop.models import mlp
 from innerloop.models.film import scales
 from innerloop.params import Params, named, under
-from innerloop.steps import Rate, modulate
+from innerloop.steps import Rate, each_on, modulate
 
 Operation = Literal["film", "sigmoid", "softmax"]
 
@@ -135,13 +134,9 @@ def multi_maml(learners: Sequence[Learner]) -> Learner:
         raise InputError("the learners' priors differ in names or shapes; make one for each mode in the same way")
     prior = {f"mode.{name}": torch.stack([learner.prior[name] for learner in learners]) for name in first.prior}
 
-    def choose(params: Params, support: Batch) -> Params:
-        if not hasattr(support, "mode"):
-            raise InputError("the support does not tell the mode of its task; draw from a Mixture(…, told=True)")
-        return {**params, **{name: stack[support.mode] for name, stack in under(params, "mode").items()}}
+    def choose(params: Params, mode: Batch) -> Params:
+        return {**params, **{name: stack[mode] for name, stack in under(params, "mode").items()}}
 
-    @cache
-    def untold(step: Step) -> Step:
-        return lambda params, support: step(params, support.batch)
-
-    return replace(first, prior=prior, steps=(choose, *map(untold, first.steps)), prepared=first.prepared + 1)
+    missing = "the support does not tell the mode of its task; draw from a Mixture(…, told=True)"
+    steps = each_on([choose], "mode", missing) + each_on(first.steps, "batch", missing)
+    return replace(first, prior=prior, steps=steps, prepared=first.prepared + 1)

@@ -1,7 +1,9 @@
 """Steps made of steps, and what is kept for every step put in its place."""
 
+from collections.abc import Iterable
 from functools import reduce
 
+from innerloop.errors import InputError
 from innerloop.learner import Batch, Step
 from innerloop.params import Params, under
 
@@ -18,6 +20,31 @@ def in_turn(*steps: Step) -> Step:
         return reduce(lambda point, following: following(point, batch), steps, params)
 
     return step
+
+
+def each_on(steps: Iterable[Step], part: str, missing: str) -> tuple[Step, ...]:
+    """The steps, each on the named part of its batch; equal steps stay one step, which is compiled once.
+
+    >>> from collections import namedtuple
+    >>> [step] = each_on([lambda params, batch: {"net.w": batch}], "shown", missing="nothing is shown")
+    >>> step({}, namedtuple("Batch", "shown told")(1, 2))
+    {'net.w': 1}
+
+    Raises:
+        InputError: when a batch has no such part, in the words of ``missing``.
+    """
+
+    def on(step: Step) -> Step:
+        def taken(params: Params, batch: Batch) -> Params:
+            if not hasattr(batch, part):
+                raise InputError(missing)
+            return step(params, getattr(batch, part))
+
+        return taken
+
+    listed = tuple(steps)
+    made = {step: on(step) for step in listed}
+    return tuple(made[step] for step in listed)
 
 
 def put_slice(k: int, prefix: str) -> Step:

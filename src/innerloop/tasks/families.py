@@ -64,30 +64,31 @@ class Families:
     def draw(self, split: str, first: int, count: int) -> Task:
         """Families ``first`` … ``first + count − 1`` of a split, stacked."""
         n = self.related + self.goals
-        shown = self.curves.draw(split, first * n, count * n)
-        asked = shown if self.goal_queries is None else replace(self.curves, queries=self.goal_queries).draw(split, first * n, count * n)
-        families: Any = [
-            map_tensors(lambda t: t.unflatten(0, (count, n)), self._in_families(drawn, split, first, count)) for drawn in (shown, asked)
-        ]
-        return Task(
-            map_tensors(lambda t: t[:, : self.related], families[0]),
-            map_tensors(lambda t: t[:, self.related :], families[1]),
-        )
+        own = self.curves.coefficients(split, first * n, count * n)
+
+        def families(curves: Curves) -> Any:
+            drawn = self._in_families(curves.draw(split, first * n, count * n), own)
+            return map_tensors(lambda t: t.unflatten(0, (count, n)), drawn)
+
+        shown = families(self.curves)
+        asked = shown if self.goal_queries is None else families(replace(self.curves, queries=self.goal_queries))
+        return Task(map_tensors(lambda t: t[:, : self.related], shown), map_tensors(lambda t: t[:, self.related :], asked))
 
     def coefficients(self, split: str, first: int, count: int) -> Tensor:
         """Those of the same families' tasks, ``[families, L + goals, c]``."""
         n = self.related + self.goals
-        own = self.curves.coefficients(split, first * n, count * n).unflatten(0, (count, n)).clone()
-        for name in self.shared:
-            column = self.curves.COEFFICIENTS.index(name)
-            own[:, :, column] = own[:, :1, column]
-        return own
+        return self._shared(self.curves.coefficients(split, first * n, count * n)).unflatten(0, (count, n))
 
-    def _in_families(self, drawn: Task, split: str, first: int, count: int) -> Task:
-        """Tasks with y of their family's coefficients in the place of their own; noise and points stay."""
+    def _shared(self, own: Tensor) -> Tensor:
+        """Coefficients ``[tasks, c]`` with the first task's of each family where they are shared."""
         n = self.related + self.goals
-        before = self.curves.coefficients(split, first * n, count * n)
-        after = self.coefficients(split, first, count).flatten(0, 1)
+        firsts = own[::n].repeat_interleave(n, 0)
+        shared = torch.tensor([name in self.shared for name in self.curves.COEFFICIENTS])
+        return torch.where(shared, firsts, own)
+
+    def _in_families(self, drawn: Task, before: Tensor) -> Task:
+        """Tasks with y of their family's coefficients in the place of their own; noise and points stay."""
+        after = self._shared(before)
         told = self.curves.known(after)
 
         def part(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

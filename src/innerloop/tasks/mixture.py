@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from innerloop.batches import join, map_tensors
-from innerloop.errors import InputError
+from innerloop.errors import InputError, nearest
 from innerloop.learner import Batch, Task
 from innerloop.tasks.source import Source, most_together, named_source, on
 
@@ -87,6 +87,16 @@ class Mixture:
         order = modes.argsort(stable=True).argsort()  # from source by source to task by task
         mixed = map_tensors(lambda t: t[order.to(t.device)], drawn)
         return mixed._replace(support=Told(mixed.support, modes)) if self.told else mixed
+
+    def alone(self, mode: str) -> Self:
+        """The tasks of one source; modes keep their numbers.
+
+        Raises:
+            InputError: there is no such mode.
+        """
+        if mode not in self.sources:
+            raise InputError(f"there is no mode {mode!r}; {nearest(mode, self.sources)}")
+        return replace(self, shares=[int(name == mode) for name in self.sources])
 
     def on(self, device: str) -> Self:
         """The same tasks, made on a device."""
