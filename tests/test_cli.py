@@ -13,6 +13,7 @@ import torch
 
 import innerloop as il
 from innerloop import InputError, experiments
+from innerloop.analysis import kept
 from innerloop.cli import main
 from innerloop.outer import logged
 
@@ -315,6 +316,31 @@ def test_a_run_can_be_watched(tmp_path: Path) -> None:
     assert [row["iteration"] for row in logged(folder) if "outer" in row] == [0, 25, 50]
 
 
+def test_a_run_is_analysed_into_its_folder(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = runs / "l2f/sinusoid-5s/seed0"
+    code, out, _ = said(["analyse", str(folder), "--tasks", "30", "--factors", "3"], capsys)
+    assert code == 0
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("conflict-by-task.png", "kept.png", "attenuated.png"))
+    lines = [line.split() for line in out.splitlines() if line.startswith(("0.", "2.", "4."))]
+    assert [line[0] for line in lines] == ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"]
+    learner, trial = il.load(folder), experiments.catalogue()["l2f/sinusoid-5s"]
+    waves = next(iter(trial.build(trial.settings).cases.values()))
+    assert float(lines[0][3]) == pytest.approx(float(kept(learner, waves, 30)["net.0.weight"].quantile(0.5)), abs=0.006)
+    whole = float(il.evaluate(learner, waves, n_tasks=30).mean[-1])
+    assert [float(line[-1]) for line in lines[::2]] == pytest.approx([whole] * 3, abs=0.006)
+
+
+def test_a_learner_whose_parts_have_other_names_is_analysed_by_these(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(runs / "mumomaml/regression-2modes@multi-maml/seed0")
+    code, _, err = said(["analyse", folder, "--tasks", "5", "--factors", "2"], capsys)
+    assert code == 2
+    assert "pattern 'net' matches no parameter" in err
+    code, out, _ = said(["analyse", folder, "--tasks", "5", "--factors", "2", "--only", "mode"], capsys)
+    assert (code, "mode.net.0.weight" in out) == (0, True)
+    assert said(["analyse", folder, "--factors", "1"], capsys)[2] == "innerloop: factors is 1; give 2 or more, from 0 to 1\n"
+    assert "no split 'tset'; did you mean test?" in said(["analyse", folder, "--split", "tset"], capsys)[2]
+
+
 def test_watching_less_than_never_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "maml/sinusoid", "--quick", "--watch", "-1", "--out", str(tmp_path)]) == 2
     assert "watch is -1; give the iterations between measurements, or 0 for none" in capsys.readouterr().err
@@ -359,4 +385,4 @@ def test_an_oracle_of_modes_is_compared_and_drawn_with_the_others(runs: Path, tm
 
 def test_an_experiment_about_what_is_measured_is_watched_by_itself() -> None:
     named = {name: e.watch for name, e in experiments.catalogue().items() if e.watch}
-    assert named == dict.fromkeys(["l2f/conflict", "l2f/conflict@maml", "l2f/landscape", "l2f/landscape@maml"], 500)
+    assert named == dict.fromkeys(["l2f/conflict", "l2f/conflict@maml", "l2f/landscape", "l2f/landscape@maml"], 1_000)

@@ -7,12 +7,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from fnmatch import fnmatch
-from importlib.util import find_spec
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Column, Table
@@ -22,17 +23,12 @@ from tyro.conf import OmitArgPrefixes, Positional
 from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import Diverged, InputError, nearest
 from innerloop.evaluate import Scores, compare, evaluate, predict
-from innerloop.experiments.experiment import RESULT, RUN, SCORES, Experiment, Options, Trial, adapts, folder_of, prior_of, trial_of
+from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, adapts, folder_of, seeds_of, trial_of
 from innerloop.folders import input_colours, input_shape, predict_images
 from innerloop.images.commands import DATA
-from innerloop.outer import Stopped, logged
-from innerloop.params import Params
-from innerloop.tasks import Mixture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from innerloop.plots import Run
+from innerloop.outer import Stopped
+from innerloop.params import within
+from innerloop.progress import bar
 
 out = Console(highlight=False, markup=False)
 
@@ -85,11 +81,13 @@ def run(arguments: Sequence[str]) -> None:
         )
         given = parse(shape, rest, f"innerloop run {experiment.name}", f"{experiment.title}. {experiment.source}.")
         planned.append((experiment, given.settings, given.options))
+    from innerloop import gallery
+
     for experiment, settings, options in planned:
         row = experiments.run(experiment, settings, options)
         _show_result(experiment, row)
         folder = folder_of(experiment, settings, options)
-        files = [RESULT, *_draw(folder, row)]
+        files = [RESULT, *gallery.of_run(folder, row)]
         print(f"{folder}/ has " + ", ".join(files) + ("; --quick only shows that it runs" if options.quick else ""))
 
 
@@ -116,47 +114,6 @@ def _show_result(experiment: Experiment, row: report.Row) -> None:
     print(f"settings follow: {experiment.follows}")
 
 
-def _draw(folder: Path, row: report.Row) -> list[str]:
-    """Figures of a run, into its folder."""
-    from innerloop import plots
-
-    title = experiments.catalogue()[row["experiment"]].title
-    figures = {"curves.png": plots.curves(report.entries([row], experiments.catalogue()))}
-    lines = logged(folder)
-    if any("loss" in line for line in lines):
-        figures["training.png"] = plots.training(lines, title)
-    if any("conflict" in line for line in lines):
-        figures |= {"conflict.png": plots.conflicts({title: lines}), "landscape.png": plots.landscapes({title: lines})}
-    run = _run_of(folder, row)
-    if plots.pictured(run[0]):
-        figures["fits.png"] = plots.fits(run, title)
-    if (figure := _modes(run[0], run[1], title, row["settings"]["test_tasks"])) is not None:
-        figures["modes.png"] = figure
-    for name, figure in figures.items():
-        checkpoint.write_whole(folder / name, plots.png(figure))
-    return list(figures)
-
-
-def _run_of(folder: Path, row: report.Row) -> "Run":
-    """What figures of a run are made of: its trial, its prior, and the inner rate of each case."""
-    trial, _ = trial_of(folder)
-    return trial, prior_of(folder, trial), {case: scored["rate"] for case, scored in row["cases"].items()}
-
-
-def _modes(trial: Trial, prior: Params, title: str, n_tasks: int) -> "Figure | None":
-    """What the encoder tells of tasks of several modes, where there is one."""
-    from innerloop import analysis, plots
-
-    tasks, learner = next(iter(trial.cases.values())), trial.scored(prior, trial.rates[0])
-    if not analysis.embeds(learner) or not isinstance(tasks, Mixture):
-        return None
-    if find_spec("sklearn") is None:
-        print("modes.png needs scikit-learn; pip install innerloop[sklearn]")
-        return None
-    n = min(n_tasks, 1_000)
-    return plots.modes(analysis.embeddings(learner, tasks, n), tasks.modes(0, n), list(tasks.sources), title)
-
-
 @dataclass(frozen=True)
 class Evaluate:
     """Score a trained run again, on other tasks or for more steps."""
@@ -171,15 +128,95 @@ class Evaluate:
     """test, val or train"""
 
 
+def _check_split(split: str) -> None:
+    if split not in ("test", "val", "train"):
+        raise InputError(f"no split {split!r}; {nearest(split, ('test', 'val', 'train'))}")
+
+
 def evaluate_(given: Evaluate) -> None:
-    if given.split not in ("test", "val", "train"):
-        raise InputError(f"no split {given.split!r}; {nearest(given.split, ('test', 'val', 'train'))}")
+    _check_split(given.split)
     trial, about = trial_of(given.run)
     metric = experiments.catalogue()[about["experiment"]].metric
     for case, tasks in trial.cases.items():
         learner = experiments.load(given.run, case=case if (given.run / RESULT).exists() else None)
         out.print(f"{case}, {given.split} tasks, {metric.name}")
         print(evaluate(learner, tasks, given.steps if adapts(learner) else 0, given.tasks, split=given.split, metric=metric.of))
+
+
+@dataclass(frozen=True)
+class Analyse:
+    """Conflict between tasks, what they keep of a trained prior, and attenuation by hand; figures go into the run's folder."""
+
+    run: Positional[Path]
+    """the run's folder"""
+    group: int = 10
+    """training tasks whose conflict is measured, and examples of each task"""
+    tasks: int = 50
+    """tasks of the first case that are scored for each factor, and whose factors are looked at"""
+    factors: int = 6
+    """factors from 0 to 1 that each layer of weights is attenuated by"""
+    split: str = "test"
+    """test, val or train: of these tasks"""
+    only: tuple[str, ...] = ("net",)
+    """patterns of the names that are looked at"""
+    device: str = "cpu"
+    """cpu, cuda, …"""
+
+
+def analyse_(given: Analyse) -> None:
+    from innerloop import analysis, gallery, plots
+    from innerloop.losses import Supervised
+
+    if given.factors < 2:
+        raise InputError(f"factors is {given.factors}; give 2 or more, from 0 to 1")
+    _check_split(given.split)
+    trial, about = trial_of(given.run)
+    experiment, learner = experiments.catalogue()[about["experiment"]], experiments.load(given.run)
+    trained = replace(trial.learner, prior=learner.prior) if learner.prior.keys() == trial.learner.prior.keys() else learner
+    case, tasks = next(iter(trial.cases.items()))
+    among: dict[str, Any] = {"only": list(given.only), "device": given.device}
+    weights = [name for name, p in within(learner.prior, among["only"]).items() if p.ndim > 1]
+    inside, scores, factors = {}, {}, torch.linspace(0, 1, given.factors).tolist()
+    with bar("measuring", 3) as shown:
+        between = analysis.conflict(trained, trial.tasks, given.group, **among)
+        shown.to(1)
+        if isinstance(trained.loss, Supervised):
+            inside = analysis.conflict_within(trained, trial.tasks, given.group, given.group, **among)
+        shown.to(2)
+        kept = analysis.kept(learner, tasks, given.tasks, split=given.split, **among)
+        shown.to(3)
+    if weights:
+        how = {"metric": experiment.metric.of, "n_tasks": given.tasks, "split": given.split, "device": given.device}
+        scores = dict(zip(weights, analysis.sweep(learner, tasks, factors, weights, progress=True, **how), strict=True))
+    right = [Column(head, justify="right") for head in ("between", "within", "kept", "5–95 %", "best γ", "there", "at 0", "at 1")]
+    table, best = Table("tensor", *right, box=None, pad_edge=False), max if experiment.metric.higher else min
+    for name in between:
+        low, middle, high = kept[name].nanquantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
+        row = [*(_two(float(found[name].nanmean())) if found else "–" for found in (between, inside)), _two(middle)]
+        row.append("–" if isnan(low) else f"{low:.2f}–{high:.2f}")
+        if name in scores:
+            line = scores[name].tolist()
+            at = line.index(best(line))
+            row += [f"{factors[at]:.1f}", *(_two(value) for value in (line[at], line[0], line[-1]))]
+        table.add_row(name.removeprefix("net."), *row)
+    out.print(table)
+    metric = experiment.metric.name
+    print(
+        f"{experiment.name}, {case}. Degree of conflict, in radians, between {given.group} training tasks and within them between "
+        f"{given.group} examples; part of the prior that {given.tasks} {given.split} tasks keep, median and range; the factor that is "
+        f"best for this tensor alone, and the {metric} there, at 0 and at 1."
+    )
+    figures = {
+        "conflict-by-task.png": plots.spread(between, experiment.title, "angle to what all tasks want, radians"),
+        "kept.png": plots.spread(kept, experiment.title, "part of the prior that is kept"),
+        "attenuated.png": plots.attenuated(scores, factors, experiment.title, metric),
+    }
+    print(f"{given.run}/ has " + ", ".join(gallery.into(given.run, figures)))
+
+
+def _two(value: float) -> str:
+    """Two digits, or a dash where there is no number."""
+    return "–" if isnan(value) else f"{value:.2f}"
 
 
 @dataclass(frozen=True)
@@ -198,7 +235,9 @@ def compare_(given: Compare) -> None:
     if not given.others:
         raise InputError(f"there is nothing to compare {given.first} with; name one more run")
     if given.figures:
-        _draw_together([given.first, *given.others], given.figures)
+        from innerloop import gallery
+
+        gallery.together([given.first, *given.others], given.figures)
     if len(given.others) > 1 or not (given.first / SCORES).exists():
         runs = {str(folder): _scores_by_seed(folder) for folder in (given.first, *given.others)}
         every = [scores for run in runs.values() for scores in run.values()]
@@ -210,42 +249,6 @@ def compare_(given: Compare) -> None:
     for case in _shared([a, b]):
         out.print(f"{case}: {given.first} − {other}")
         print(compare(a[case], b[case]))
-
-
-def _draw_together(folders: Sequence[Path], into: Path) -> None:
-    from innerloop import plots
-
-    firsts = [_seeds(folder)[0] for folder in folders]
-    figures: dict[str, Figure] = {}
-    known = experiments.catalogue()
-    lines = {_title(folder): logged(first) for folder, first in zip(folders, firsts, strict=True)}
-    if all(any("conflict" in row for row in rows) for rows in lines.values()):
-        figures |= {"conflict.png": plots.conflicts(lines), "landscape.png": plots.landscapes(lines)}
-    rows = {first: checkpoint.read_json(first / RESULT) for first in firsts if (first / RESULT).exists()}
-    if rows and all(row["experiment"] in known for row in rows.values()):
-        figures["curves.png"] = plots.curves(report.entries(rows.values(), known))
-        runs = {known[row["experiment"]].title: _run_of(first, row) for first, row in rows.items()}
-        if all(plots.pictured(trial) for trial, _, _ in runs.values()):
-            steps = next(iter(runs.values()))[0].learner
-            after = max(len(steps.steps) - steps.prepared, 1)
-            figures |= {"fits-before.png": plots.fits_compared(runs, 0), "fits-after.png": plots.fits_compared(runs, after)}
-    if not figures:
-        raise InputError(f"there is nothing to draw of {folders[0]}; give runs of listed experiments, or leave --figures out")
-    for name, figure in figures.items():
-        checkpoint.write_whole(checkpoint.writable(into) / name, plots.png(figure))
-
-
-def _seeds(folder: Path) -> list[Path]:
-    """The runs of an experiment's folder, or the folder itself where it is a run's."""
-    return sorted(folder.glob("seed*")) or [folder]
-
-
-def _title(folder: Path) -> str:
-    """The experiment's title, or the folder's name where it is of none."""
-    place = _seeds(folder)[0]
-    about = checkpoint.read_json(place / RUN) if (place / RUN).exists() else {}
-    known = experiments.catalogue().get(str(about.get("experiment")))
-    return known.title if known else folder.name
 
 
 def _shared(every: Sequence[Mapping[str, Scores]]) -> list[str]:
@@ -263,7 +266,7 @@ def _scores(folder: Path) -> dict[str, Scores]:
 
 def _scores_by_seed(folder: Path) -> dict[str, dict[str, Scores]]:
     """Scores by case, by the name of the seed's folder."""
-    seeds = [seed for seed in _seeds(folder) if (seed / SCORES).exists()]
+    seeds = [seed for seed in seeds_of(folder) if (seed / SCORES).exists()]
     if not seeds:
         raise InputError(f"{folder} holds no scores; give a run's folder, or that of an experiment with a folder for each seed")
     return {seed.name: _scores(seed) for seed in seeds}
@@ -426,6 +429,7 @@ COMMANDS: dict[str, tuple[type | None, Callable[..., None]]] = {
     "list": (List, list_),
     "run": (None, run),
     "evaluate": (Evaluate, evaluate_),
+    "analyse": (Analyse, analyse_),
     "compare": (Compare, compare_),
     "report": (Report, report_),
     "adapt": (Adapt, adapt_),

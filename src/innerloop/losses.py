@@ -1,6 +1,7 @@
 """Losses of a network on one task's batch ``(x, y)``; ``mse`` is the papers' for regression."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from innerloop.errors import InputError
-from innerloop.learner import Batch, Loss
+from innerloop.learner import Batch
 from innerloop.models.rewrite import for_inner_loops
 from innerloop.params import Params, under
 
@@ -52,7 +53,24 @@ def call(net: nn.Module, params: Params, *inputs: Any) -> Any:
     return functional_call(net, {**dict(net.named_buffers()), **params}, inputs, strict=True)
 
 
-def supervised(net: nn.Module, compare: Callable[[Any, Any], Tensor]) -> Loss:
+@dataclass(frozen=True)
+class Supervised:
+    """Loss of a network on a batch ``(x, y)``, made by ``supervised``."""
+
+    model: Callable[[Params, Any], Any]
+    compare: Callable[[Any, Any], Tensor]
+
+    def __call__(self, params: Params, batch: Batch) -> Tensor:
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+            raise InputError(f"a batch must be a pair (x, y), not {type(batch).__name__} of {_size(batch)}")
+        x, y = batch
+        value = self.compare(self.model(params, x), y)
+        if value.ndim:
+            raise InputError(f"the loss of one task must be a scalar, not of shape {list(value.shape)}; reduce it to its mean")
+        return value
+
+
+def supervised(net: nn.Module, compare: Callable[[Any, Any], Tensor]) -> Supervised:
     """Loss L(φ) = compare(net_φ(x), y) on a batch ``(x, y)``.
 
     Args:
@@ -63,21 +81,10 @@ def supervised(net: nn.Module, compare: Callable[[Any, Any], Tensor]) -> Loss:
     Raises:
         InputError: the batch is no pair, or ``compare`` does not give a scalar.
     """
-    forward = model(net)
-
-    def loss(params: Params, batch: Batch) -> Tensor:
-        if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-            raise InputError(f"a batch must be a pair (x, y), not {type(batch).__name__} of {_size(batch)}")
-        x, y = batch
-        value = compare(forward(params, x), y)
-        if value.ndim:
-            raise InputError(f"the loss of one task must be a scalar, not of shape {list(value.shape)}; reduce it to its mean")
-        return value
-
-    return loss
+    return Supervised(model(net), compare)
 
 
-def mse(net: nn.Module) -> Loss:
+def mse(net: nn.Module) -> Supervised:
     """Mean squared error, L(φ) = mean (net_φ(x) − y)², over points and outputs.
 
     The paper's equation 2 prints a sum; its released code takes the mean, and the printed
@@ -105,7 +112,7 @@ def squared_error(prediction: Tensor, y: Tensor) -> Tensor:
     return functional.mse_loss(prediction, y)
 
 
-def cross_entropy(net: nn.Module) -> Loss:
+def cross_entropy(net: nn.Module) -> Supervised:
     """Mean cross-entropy, L(φ) = −mean log softmax(net_φ(x))_y, of logits ``[points, classes]`` and class numbers ``[points]``.
 
     MAML's printed inner rates do not go with the mean: see ``cross_entropy_per_shot``.
@@ -118,7 +125,7 @@ def cross_entropy(net: nn.Module) -> Loss:
     return supervised(net, functional.cross_entropy)
 
 
-def cross_entropy_per_shot(net: nn.Module, shots: int) -> Loss:
+def cross_entropy_per_shot(net: nn.Module, shots: int) -> Supervised:
     """Cross-entropy as MAML scales it, L(φ) = −Σ log softmax(net_φ(x))_y / shots, a *sum* over all points.
 
     With N classes of ``shots`` examples each that is N times the mean, so an inner rate printed
@@ -143,7 +150,7 @@ def cross_entropy_per_shot(net: nn.Module, shots: int) -> Loss:
     return supervised(net, lambda logits, y: functional.cross_entropy(logits, y, reduction="sum") / shots)
 
 
-def cross_entropy_of_ways(net: nn.Module) -> Loss:
+def cross_entropy_of_ways(net: nn.Module) -> Supervised:
     """Mean cross-entropy among the first N outputs, L(φ) = −mean log softmax(net_φ(x)₀ … net_φ(x)_N₋₁)_y, for tasks of different N.
 
     N is the largest class number of the batch and 1; outputs behind it count for nothing.

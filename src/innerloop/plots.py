@@ -80,26 +80,37 @@ def training(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 def conflicts(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Degree of conflict of each tensor against iterations, one panel a run: Fig. 3a of Baik et al. 2020.
+    """Degree of conflict of each tensor against iterations, one column a run; below it that within tasks.
+
+    Fig. 3a and L of Baik et al. 2020.
 
     Args:
         runs: the lines that ``train(watch=…)`` logs, by title.
     """
-    figure = Figure(figsize=(5.6 * len(runs), 3.8), layout="constrained")
-    panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
-    for panel, (title, rows) in zip(panels, runs.items(), strict=True):
-        watched = [row for row in rows if "conflict" in row]
-        names = list(watched[0]["conflict"]) if watched else []
-        for k, name in enumerate(names):
-            at = [(row["iteration"], row["conflict"][name]) for row in watched if row["conflict"][name] is not None]
-            if at:
-                shade = 0.25 + 0.75 * k / max(len(names) - 1, 1)  # the deeper, the darker
-                panel.plot(*zip(*at, strict=True), color=COLOURS["bias" in name], alpha=shade, lw=1.6, label=name.removeprefix("net."))
-        panel.set(title=title, xlabel="iterations")
-        panel.grid(alpha=0.25)
-        panel.legend(fontsize=7, ncols=2)
-    panels[0].set_ylabel("degree of conflict, radians")
+    kinds = {"conflict": "between tasks", "conflict_within": "within a task"}
+    shown = [key for key in kinds if any(key in row for rows in runs.values() for row in rows)]
+    figure = Figure(figsize=(5.6 * len(runs), 0.6 + 3.4 * len(shown)), layout="constrained")
+    grid = figure.subplots(len(shown), len(runs), squeeze=False, sharey=True, sharex="col")
+    for panels, key in zip(grid, shown, strict=True):
+        for panel, (title, rows) in zip(panels, runs.items(), strict=True):
+            watched = [row for row in rows if key in row]
+            names = list(watched[0][key]) if watched else []
+            for k, name in enumerate(names):
+                at = [(row["iteration"], row[key][name]) for row in watched if row[key][name] is not None]
+                if at:
+                    panel.plot(*zip(*at, strict=True), lw=1.6, label=name.removeprefix("net."), **_by_depth(name, k, len(names)))
+            panel.set_title(f"{title}, {kinds[key]}")
+            panel.grid(alpha=0.25)
+        panels[0].set_ylabel("degree of conflict, radians")
+    for panel in grid[-1]:
+        panel.set_xlabel("iterations")
+    grid[0][0].legend(fontsize=6, ncols=2)
     return figure
+
+
+def _by_depth(name: str, k: int, of: int) -> dict[str, Any]:
+    """The deeper, the darker; biases in a colour of their own."""
+    return {"color": COLOURS["bias" in name], "alpha": 0.25 + 0.75 * k / max(of - 1, 1)}
 
 
 def landscapes(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -135,18 +146,37 @@ def landscapes(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     return figure
 
 
-def factors(kept: Params, title: str) -> Figure:
-    """What is left of each tensor over tasks, a box a tensor, 5 to 95 %: Fig. 3d of Baik et al. 2020.
+def spread(values: Params, title: str, what: str) -> Figure:
+    """Values of many tasks for each tensor, a box a tensor, 5 to 95 %: Fig. 3c and 3d of Baik et al. 2020.
 
     Args:
-        kept: what ``analysis.kept`` gives.
+        values: by tensor, such as ``analysis.conflict`` and ``analysis.kept`` give.
+        what: they are, with their unit.
     """
-    figure = Figure(figsize=(1.6 + 0.6 * len(kept), 3.8), layout="constrained")
+    figure = Figure(figsize=(1.6 + 0.6 * len(values), 3.8), layout="constrained")
     panel = figure.subplots()
-    panel.boxplot([value.tolist() for value in kept.values()], whis=(5, 95), showfliers=False)
-    panel.set_xticks(range(1, len(kept) + 1), [name.removeprefix("net.") for name in kept], rotation=60, fontsize=7)
-    panel.set(title=title, ylabel="part of the prior that is kept")
+    panel.boxplot([value[value.isfinite()].tolist() for value in values.values()], whis=(5, 95), showfliers=False)
+    panel.set_xticks(range(1, len(values) + 1), [name.removeprefix("net.") for name in values], rotation=60, fontsize=7)
+    panel.set(title=title, ylabel=what)
     panel.grid(alpha=0.25, axis="y")
+    return figure
+
+
+def attenuated(scores: Params, factors: Sequence[float], title: str, what: str) -> Figure:
+    """Score against the factor that one layer is attenuated by, a line a layer: Fig. 3b of Baik et al. 2020.
+
+    Args:
+        scores: by layer, a score for each factor: rows of ``analysis.sweep``.
+        factors: γ.
+        what: is scored, with its unit.
+    """
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    panel = figure.subplots()
+    for k, (name, line) in enumerate(scores.items()):
+        panel.plot(factors, line, marker="o", ms=3, lw=1.6, label=name.removeprefix("net."), **_by_depth(name, k, len(scores)))
+    panel.set(title=title, xlabel="γ of this layer alone", ylabel=what)
+    panel.grid(alpha=0.25)
+    panel.legend(fontsize=7)
     return figure
 
 

@@ -1,7 +1,5 @@
 """Degree of conflict: how far apart tasks, or the examples of one task, want the prior to go."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
@@ -9,6 +7,7 @@ from torch.func import grad, vjp, vmap
 from innerloop.analysis.tasks import of_each
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task, task_loss
+from innerloop.losses import Supervised
 from innerloop.params import Params, Patterns, within
 from innerloop.tasks import Source
 
@@ -60,47 +59,54 @@ def conflict(
 def conflict_within(
     learner: Learner,
     tasks: Source,
-    compare: Callable[[Tensor, Tensor], Tensor],
     n_tasks: int = 20,
+    examples: int | None = None,
     *,
     split: str = "train",
     only: Patterns = "net",
     device: str = "cpu",
 ) -> Params:
-    """The same between the query examples of one task: uⱼ = −∇_θ of example j's loss after adaptation, ``[tasks, examples]`` radians.
+    """The same between the query examples of one task: uⱼ = −∇_θ of example j's part of the loss, ``[tasks, examples]`` radians.
 
-    All examples are predicted as one batch, as in training, so that normalisation by the batch
-    is what it is there; each one's loss is then followed back alone.
+    The part that the meta-gradient owes to the prediction zⱼ: (∂zⱼ/∂θ)ᵀ ∂L/∂zⱼ. All examples are
+    predicted as one batch, as in training, so that normalisation by the batch is what it is
+    there. The parts of a task add up to what ``conflict`` calls its own.
 
     Args:
         tasks: where tasks come from.
-        compare: ``(prediction, y) → losses [examples, …]``, the query loss before it is averaged, such as
-            ``partial(cross_entropy, reduction="none")``.
         n_tasks: tasks 0 … n_tasks − 1 of the split.
+        examples: of each task at most, spread evenly over its query; all where None. As many as
+            there are tasks for ``conflict`` make both degrees comparable. A single one has 0.
         only: patterns of the names that are looked at.
 
     Raises:
-        InputError: the learner has no model, or ``compare`` gives no loss for each example.
+        InputError: the learner's loss is not ``supervised``, or examples is below 1.
+
+    >>> from innerloop import Sinusoids, maml, mlp, mse
+    >>> found = conflict_within(maml(net := mlp(1, 8, 1), mse(net)), Sinusoids(queries=10), n_tasks=5)
+    >>> found["net.0.weight"].shape
+    torch.Size([5, 10])
 
     Source: Baik et al. 2020, arXiv:1906.05859, App. F, Fig. L.
     """
-    model = learner.model
-    if model is None:
-        raise InputError("the learner has no model to predict with; build it of a network")
+    loss = learner.loss
+    if not isinstance(loss, Supervised):
+        raise InputError("the learner's loss does not tell predictions from labels; build it with supervised(net, compare), mse or another")
+    if examples is not None and examples < 1:
+        raise InputError(f"examples is {examples}; give 1 or more, or None for all")
     names = list(within(learner.prior, only))
 
     def apart(params: Params, task: Task) -> Tensor:
         x, y = task.query
-
-        def losses(params: Params) -> Tensor:
-            found = compare(model(learner.adapt(params, task.support)[-1], x), y)
-            if found.ndim < 1 or len(found) < 2:
-                raise InputError(f"compare gives {list(found.shape)}; give one loss for each of two or more examples")
-            return found.flatten(1).mean(1) if found.ndim > 1 else found
-
-        value, back, *_ = vjp(losses, params)
-        (slopes,) = vmap(back)(torch.eye(len(value), dtype=value.dtype, device=value.device))
-        return torch.stack([angles(slopes[name]) for name in names])
+        prediction, back, *_ = vjp(lambda p: loss.model(learner.adapt(p, task.support)[-1], x), params)
+        n = min(examples or len(prediction), len(prediction))
+        slopes = grad(loss.compare)(prediction, y)
+        chosen = torch.linspace(0, len(prediction) - 1, n).round().long()
+        alone = torch.eye(len(prediction), dtype=slopes.dtype)[chosen].to(
+            slopes.device
+        )  # one row for each: its own slope, and 0 for the others
+        (parts,) = vmap(back)(alone.reshape(*alone.shape, *[1] * (slopes.ndim - 1)) * slopes)
+        return torch.stack([angles(parts[name]) for name in names])
 
     return dict(zip(names, of_each(apart, learner.prior, tasks, n_tasks, split, device).unbind(1), strict=True))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from innerloop.analysis.tasks import of_each
 from innerloop.evaluate import Metric, evaluate
 from innerloop.learner import Learner, Task
 from innerloop.params import Params, Patterns, within
+from innerloop.progress import bar
 from innerloop.tasks import Source
 
 
@@ -50,6 +52,7 @@ def sweep(
     *,
     metric: Metric | None = None,
     n_tasks: int = 100,
+    progress: bool = False,
     **how: Any,
 ) -> Tensor:
     """Score after adaptation where one layer of the prior is attenuated by hand, ``[layers, factors]``.
@@ -61,12 +64,21 @@ def sweep(
         layers: patterns of the names of each row; by default one tensor of the network each.
         metric: ``(prediction, y) → scalar``; by default the learner's loss.
         n_tasks: that are scored for each cell.
+        progress: show a bar.
         how: as in ``evaluate``.
 
     Source: Baik et al. 2020, arXiv:1906.05859, Fig. 3b.
     """
-    rows = []
-    for layer in layers if layers is not None else list(within(learner.prior, "net")):
-        scaled = [{**learner.prior, **{name: g * p for name, p in within(learner.prior, layer).items()}} for g in factors]
-        rows.append([evaluate(replace(learner, prior=prior), tasks, n_tasks=n_tasks, metric=metric, **how).mean[-1] for prior in scaled])
-    return torch.tensor(rows)
+    rows = layers if layers is not None else list(within(learner.prior, "net"))
+    scores = torch.empty(len(rows), len(factors))
+    with bar("attenuating", scores.numel(), show=progress) as shown:
+        for k, cell in enumerate(product(range(len(rows)), range(len(factors)))):
+            row, column = cell
+            if factors[column] == 1 and row:  # a whole prior is the same for all
+                scores[cell] = scores[0, column]
+            else:
+                scaled = {name: factors[column] * p for name, p in within(learner.prior, rows[row]).items()}
+                attenuated = replace(learner, prior={**learner.prior, **scaled})
+                scores[cell] = evaluate(attenuated, tasks, n_tasks=n_tasks, metric=metric, **how).mean[-1]
+            shown.to(k + 1)
+    return scores

@@ -9,11 +9,10 @@ from torch.func import grad_and_value
 
 from innerloop.analysis.tasks import of_each
 from innerloop.batches import onto
-from innerloop.engine import Plan, meta_gradient
 from innerloop.errors import InputError
-from innerloop.learner import Learner, Loss, Task
+from innerloop.learner import Learner, Loss, Task, task_loss
 from innerloop.params import Params, Patterns, within
-from innerloop.tasks import Source, on
+from innerloop.tasks import Source
 
 RATES = (0.5, 1.0, 2.0, 4.0)
 """How far to go, in steps of the optimiser: Santurkar et al.'s range."""
@@ -125,7 +124,6 @@ def outer_landscape(
     *,
     rates: Sequence[float] = RATES,
     split: str = "train",
-    plan: Plan = Plan(),
     device: str = "cpu",
 ) -> Landscape:
     """The landscape of learning the prior: the meta-loss of one batch of tasks along its own meta-gradient.
@@ -135,12 +133,21 @@ def outer_landscape(
         rate: the outer rate.
         n_tasks: tasks 0 … n_tasks − 1 of the split, together.
         rates: how far to go, as multiples of it.
-        plan: how meta-gradients are computed.
 
     Source: Baik et al. 2020, arXiv:1906.05859, Fig. H.
     """
-    gradient, batch = meta_gradient(learner, plan), onto(on(tasks, device).draw(split, 0, n_tasks), device)
-    return along_slope(lambda params: gradient(params, batch), onto(learner.prior, device), [rate * r for r in rates], list(learner.prior))
+    shapes = {name: p.shape for name, p in learner.prior.items()}
+    sizes = [shape.numel() for shape in shapes.values()]
+
+    def of_one(params: Params, task: Task) -> Tensor:
+        slopes, loss = grad_and_value(task_loss(learner))(params, task)
+        return torch.cat([*(slopes[name].flatten() for name in shapes), loss[None]])
+
+    def slope_of(params: Params) -> tuple[Params, Tensor]:
+        *slopes, loss = of_each(of_one, params, tasks, n_tasks, split, device).mean(0).split([*sizes, 1])
+        return {name: slope.view(shape) for (name, shape), slope in zip(shapes.items(), slopes, strict=True)}, loss[0]
+
+    return along_slope(slope_of, onto(learner.prior, device), [rate * r for r in rates], list(learner.prior))
 
 
 def _norm(slopes: Params) -> Tensor:

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from innerloop.analysis.conflict import conflict
+from innerloop.analysis.conflict import conflict, conflict_within
 from innerloop.analysis.forgetting import kept
 from innerloop.analysis.landscape import Landscape, inner_landscape, outer_landscape
 from innerloop.learner import Learner
+from innerloop.losses import Supervised
 from innerloop.params import Params, Patterns
 from innerloop.tasks import Source
 
@@ -17,9 +18,9 @@ def watch(
     """A function of the learner: conflict, what is kept, and the landscapes of the inner and the outer loop.
 
     Always the same tasks are looked at, so that what changes is the learner. Logged as
-    ``conflict`` and ``kept`` (by tensor, the mean over tasks), ``inner`` and ``outer``
-    (``loss`` and ``difference`` by distance, ``smoothness``), and ``inner_val``, the same on
-    validation tasks.
+    ``conflict``, ``conflict_within`` (of as many query examples of each of the first two tasks) and
+    ``kept`` (by tensor, means over tasks), ``inner`` and ``outer`` (``loss`` and ``difference`` by
+    distance, ``smoothness``), and ``inner_val``, the same on validation tasks.
 
     Args:
         tasks: where tasks come from.
@@ -34,11 +35,13 @@ def watch(
     >>> [row["iteration"] for row in rows if "conflict" in row]
     [0, 2]
 
-    Source: Baik et al. 2020, arXiv:1906.05859, Fig. 2, 3a, F, G and H.
+    Source: Baik et al. 2020, arXiv:1906.05859, Fig. 2, 3a, F, G, H and L.
     """
 
     def look(learner: Learner) -> dict[str, Any]:
         found: dict[str, Any] = {"conflict": _means(conflict(learner, tasks, n_tasks, only=only, device=device))}
+        if isinstance(learner.loss, Supervised):
+            found["conflict_within"] = _means(conflict_within(learner, tasks, 2, n_tasks, only=only, device=device))
         if learner.prepared:
             found["kept"] = _means(kept(learner, tasks, n_tasks, split="train", only=only, device=device))
         if len(learner.steps) > learner.prepared:

@@ -11,8 +11,8 @@ from innerloop.engine.memory import keep_freed_memory
 from innerloop.learner import Task, over_tasks
 from innerloop.params import Params
 
-FEWEST, MOST = 8, 100
-"""Tasks that are done together: between these, as many as a fifth of a second would do one by one."""
+MOMENT, SPELL, FEWEST, MOST = 0.2, 2.0, 8, 100
+"""Seconds and tasks: together go as many as take a moment one by one, 8 at least if these take no more than a spell, 100 at most."""
 
 
 def each_task(
@@ -37,10 +37,12 @@ def each_task(
 
     with torch.no_grad():
         tasks = draw(0, min(chunk or 1, n))
-        with torch.random.fork_rng():  # these two calls only show what a task takes
-            looped(some(tasks, 0, 1))
+        with torch.random.fork_rng():  # these calls only show what a task takes
             alone, _ = _timed(looped, some(tasks, 0, 1))
-        size, way, parts, done = chunk or min(max(int(0.2 / alone), FEWEST), MOST), together, [], 0
+            if alone < SPELL:  # the first call takes longer
+                alone, _ = _timed(looped, some(tasks, 0, 1))
+        size = chunk or max(1, min(MOST, max(int(MOMENT / alone), min(FEWEST, int(SPELL / alone)))))
+        way, parts, done = together if size > 1 else looped, [], 0
         while True:
             taken, found = _timed(way, tasks)
             parts.append(found.cpu())

@@ -168,6 +168,11 @@ def folder_of(experiment: Experiment, settings: Settings, options: Options) -> P
     return options.out / experiment.name / f"seed{settings.seed}"
 
 
+def seeds_of(folder: Path) -> list[Path]:
+    """The runs in an experiment's folder, one a seed; the folder itself where it is a run's."""
+    return sorted(folder.glob("seed*")) or [folder]
+
+
 def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
     """Train, score and write everything into the run's folder; the result line is returned.
 

@@ -223,7 +223,7 @@ def _watched() -> Iterator[Experiment]:
     settings = replace(MINI, shots=5, meta_batch=2)
     for what, figures in (("conflict", "Figures 3 and L"), ("landscape", "Figures 2, F, G and H")):
         for variant, title, build in (("", "L2F", forgetting), ("@maml", "MAML", BY_MAML)):
-            yield replace(_one(f"l2f/{what}{variant}", f"{title}, {what} while training", settings, build, figures, None), watch=500)
+            yield replace(_one(f"l2f/{what}{variant}", f"{title}, {what} while training", settings, build, figures, None), watch=1_000)
 
 
 EXPERIMENTS = (

@@ -135,7 +135,7 @@ def multi_maml(learners: Sequence[Learner]) -> Learner:
     prior = {f"mode.{name}": torch.stack([learner.prior[name] for learner in learners]) for name in first.prior}
 
     def choose(params: Params, mode: Batch) -> Params:
-        return {**params, **{name: stack[mode] for name, stack in under(params, "mode").items()}}
+        return {**params, **{name: stack.index_select(0, mode.view(1))[0] for name, stack in under(params, "mode").items()}}
 
     missing = "the support does not tell the mode of its task; draw from a Mixture(…, told=True)"
     steps = each_on([choose], "mode", missing) + each_on(first.steps, "batch", missing)
