@@ -13,12 +13,24 @@ from torch.nn.functional import cross_entropy
 
 import innerloop as il
 from innerloop import InputError, Task, plots
-from innerloop.analysis import along_slope, angles, conflict, conflict_within, inner_landscape, kept, outer_landscape, sweep, watch
+from innerloop.analysis import (
+    along_slope,
+    angles,
+    cka,
+    conflict,
+    conflict_within,
+    inner_landscape,
+    kept,
+    outer_landscape,
+    reuse,
+    sweep,
+    watch,
+)
 from innerloop.batches import one, some
 from innerloop.methods import multi_maml
 from innerloop.outer import logged
 from innerloop.params import under, within
-from innerloop.tasks import Lines, Mixture
+from innerloop.tasks import Families, Goals, Lines, Mixture
 
 
 def bowl(steps: int = 1, rate: float = 0.1, curvature: float = 1.0) -> il.Learner:
@@ -219,6 +231,40 @@ def test_l2f_is_looked_at_from_where_it_begins(waves: Task) -> None:
     ]
     torch.testing.assert_close(found.loss, torch.stack([f.loss for f in one_by_one]).mean(0))
     assert float(found.smoothness) == pytest.approx(float(sum(f.smoothness for f in one_by_one)) / 6)
+
+
+def test_cka_is_one_of_turned_copies_and_zero_of_unrelated_features() -> None:
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).double()
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).double())[0]
+    assert float(cka(x, 3 * x @ turn + 1)) == pytest.approx(1)
+    a = torch.tensor([1.0, 1, -1, -1])[:, None]
+    assert float(cka(a, torch.tensor([1.0, -1, 1, -1])[:, None])) == pytest.approx(0, abs=1e-7)
+    y = torch.randn(30, 7, generator=torch.Generator().manual_seed(2)).double()
+    centred = [t - t.mean(0) for t in (x, y)]
+    product = (centred[1].T @ centred[0]).norm() ** 2 / ((centred[0].T @ centred[0]).norm() * (centred[1].T @ centred[1]).norm())
+    assert float(cka(x, y)) == pytest.approx(float(product))
+
+
+def test_what_does_not_move_is_reused_at_its_level_alone() -> None:
+    net = il.mlp(1, 8, 8, 1, generator=torch.Generator().manual_seed(0))
+    families = Goals(Families(il.Sinusoids(5, 10)))
+    base = il.anil(net, il.mse(net), 3, 0.05)
+    found = reuse(il.meta_finetuned(il.maltml(base, 1, 0.05), base), families, 5)
+    assert list(found) == ["preparation", "adaptation"]
+    assert list(found["adaptation"]) == ["0", "2", "4"], "layers with parameters"
+    for name in ("0", "2"):
+        torch.testing.assert_close(found["adaptation"][name], torch.ones(5))
+    assert found["preparation"]["2"].mean() < 0.9999
+    body = il.boil(net, il.mse(net), 3, 0.05)
+    alone = reuse(body, il.Sinusoids(5, 10), 5)
+    assert list(alone) == ["adaptation"]
+    assert alone["adaptation"]["2"].mean() < 0.9999
+    x = il.Sinusoids(5, 10).draw("test", 0, 1)
+    point = body.adapt(body.prior, one(x, 0).support)[-1]
+    hidden = [x.query[0][0] @ p["net.0.weight"].T + p["net.0.bias"] for p in (body.prior, point)]
+    assert float(alone["adaptation"]["0"][0]) == pytest.approx(float(cka(*hidden)), rel=1e-4)
+    with pytest.raises(InputError, match="is not of a network whose layers could be looked at"):
+        reuse(bowl(), targets((0, 0)), 1)
 
 
 def test_what_cannot_be_measured_is_refused(waves: Task) -> None:

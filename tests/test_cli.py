@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_experiment_runs_and_leaves_figures_and_a_result_line(runs: Path) -> None:
-    assert len(AT_HAND) == 46
+    assert len(AT_HAND) == 50
     for name in AT_HAND:
         experiment, folder = experiments.catalogue()[name], runs / name / "seed0"
         oracle = name in ("maml/sinusoid-oracle", "maltml/sinusoid@oracle")
@@ -325,6 +325,8 @@ def test_a_run_is_analysed_into_its_folder(runs: Path, capsys: pytest.CaptureFix
     assert [line[0] for line in lines] == ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"]
     learner, trial = il.load(folder), experiments.catalogue()["l2f/sinusoid-5s"]
     waves = next(iter(trial.build(trial.settings).cases.values()))
+    assert "CKA of each layer's output before and after preparation: 0 " in out
+    assert "CKA of each layer's output before and after adaptation: 0 " in out
     assert float(lines[0][3]) == pytest.approx(float(kept(learner, waves, 30)["net.0.weight"].quantile(0.5)), abs=0.006)
     whole = float(il.evaluate(learner, waves, n_tasks=30).mean[-1])
     assert [float(line[-1]) for line in lines[::2]] == pytest.approx([whole] * 3, abs=0.006)

@@ -165,7 +165,7 @@ class Analyse:
 
 def analyse_(given: Analyse) -> None:
     from innerloop import analysis, gallery, plots
-    from innerloop.losses import Supervised
+    from innerloop.losses import Model, Supervised
 
     if given.factors < 2:
         raise InputError(f"factors is {given.factors}; give 2 or more, from 0 to 1")
@@ -206,6 +206,13 @@ def analyse_(given: Analyse) -> None:
         f"{given.group} examples; part of the prior that {given.tasks} {given.split} tasks keep, median and range; the factor that is "
         f"best for this tensor alone, and the {metric} there, at 0 and at 1."
     )
+    if isinstance(learner.model, Model):
+        levels = analysis.reuse(learner, tasks, given.tasks, split=given.split, device=given.device)
+        for level, layers in levels.items():
+            print(
+                f"CKA of each layer's output before and after {level}: "
+                + ", ".join(f"{k} {_two(float(v.mean()))}" for k, v in layers.items())
+            )
     figures = {
         "conflict-by-task.png": plots.spread(between, experiment.title, "angle to what all tasks want, radians"),
         "kept.png": plots.spread(kept, experiment.title, "part of the prior that is kept"),

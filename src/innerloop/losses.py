@@ -15,7 +15,35 @@ from innerloop.models.rewrite import for_inner_loops
 from innerloop.params import Params, under
 
 
-def model(net: nn.Module) -> Callable[[Params, Any], Any]:
+class Model:
+    """``(params, x) → net(x)`` with the parameters under ``net.``, made by ``model``.
+
+    Args:
+        net: as it was given; what is run is the same with layers whose higher derivatives are right.
+    """
+
+    def __init__(self, net: nn.Module):
+        self.net = net
+        self._run = for_inner_loops(net)
+
+    def __call__(self, params: Params, x: Any) -> Any:
+        own = under(params, "net")
+        if own and isinstance(x, Tensor) and x.is_floating_point() and not any(p.dtype == x.dtype for p in own.values()):
+            kept = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in own.values()}))
+            raise InputError(f"x is {str(x.dtype).removeprefix('torch.')} but the network is {kept}; convert one of them")
+        try:
+            y = call(self._run, own, x)
+        except RuntimeError as problem:
+            if isinstance(x, Tensor) and any(sign in str(problem) for sign in ("shapes cannot be multiplied", "same dtype")):
+                kind = str(x.dtype).removeprefix("torch.")
+                raise InputError(f"the network does not take x of shape {list(x.shape)} and kind {kind}: {problem}") from problem
+            raise
+        if isinstance(y, Tensor) and y.dtype is torch.bfloat16 and torch.is_autocast_enabled(y.device.type):
+            return y.float()  # the network may be of low precision, what compares its predictions may not
+        return y
+
+
+def model(net: nn.Module) -> Model:
     """``(params, x) → net(x)`` with the parameters under ``net.``; the module itself stays as it is.
 
     Raises:
@@ -27,25 +55,7 @@ def model(net: nn.Module) -> Callable[[Params, Any], Any]:
                 f"{type(part).__name__} {name!r} updates running statistics, which tasks would overwrite for each other; "
                 "build it with track_running_stats=False to normalise each batch by itself, or call net.eval() to freeze it"
             )
-    net = for_inner_loops(net)
-
-    def forward(params: Params, x: Any) -> Any:
-        own = under(params, "net")
-        if own and isinstance(x, Tensor) and x.is_floating_point() and not any(p.dtype == x.dtype for p in own.values()):
-            kept = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in own.values()}))
-            raise InputError(f"x is {str(x.dtype).removeprefix('torch.')} but the network is {kept}; convert one of them")
-        try:
-            y = call(net, own, x)
-        except RuntimeError as problem:
-            if isinstance(x, Tensor) and any(sign in str(problem) for sign in ("shapes cannot be multiplied", "same dtype")):
-                kind = str(x.dtype).removeprefix("torch.")
-                raise InputError(f"the network does not take x of shape {list(x.shape)} and kind {kind}: {problem}") from problem
-            raise
-        if isinstance(y, Tensor) and y.dtype is torch.bfloat16 and torch.is_autocast_enabled(y.device.type):
-            return y.float()  # the network may be of low precision, what compares its predictions may not
-        return y
-
-    return forward
+    return Model(net)
 
 
 def call(net: nn.Module, params: Params, *inputs: Any) -> Any:

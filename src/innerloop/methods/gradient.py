@@ -71,6 +71,30 @@ def anil(net: nn.Module, loss: Loss, steps: int = 1, rate: Rate = 0.01, head: st
     return maml(net, loss, steps, rate, only=head or head_of(net), **how)
 
 
+def oml(net: nn.Module, loss: Loss, steps: int = 50, rate: Rate = 0.003, head: str | None = None, **how: Any) -> Learner:
+    """OML, online-aware meta-learning: the representation stays, and the head follows a stream of correlated batches, one a step.
+
+    φₖ₊₁ = φₖ − rate · ∇L(φₖ; Sₖ) for the head alone, and the loss is that of all that the stream has shown: so
+    the representation learns to keep what comes later from destroying what came before. It is ANIL on a
+    list of batches, such as ``Streams`` give; the meta-gradient goes through the whole stream.
+
+    Args:
+        steps: batches of a stream.
+        head: pattern of the names that move, by default the last layer's.
+
+    >>> from innerloop.losses import mse
+    >>> from innerloop.models import mlp
+    >>> from innerloop.tasks import Sinusoids, Streams
+    >>> streams = Streams(Sinusoids(shots=10), functions=3, updates=2)
+    >>> learner = oml(net := mlp(4, 8, 1), mse(net), steps=3 * 2)
+    >>> len(learner.adapt(learner.prior, [(x[0], y[0]) for x, y in streams.draw("train", 0, 1).support]))
+    7
+
+    Source: Javed & White 2019, arXiv:1905.12588, algorithm 1.
+    """
+    return anil(net, loss, steps, rate, head, **how)
+
+
 def boil(net: nn.Module, loss: Loss, steps: int = 1, rate: Rate = 0.01, head: str | None = None, **how: Any) -> Learner:
     """BOIL, body only in the inner loop: all but the head moves.
 

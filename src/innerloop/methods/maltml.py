@@ -6,7 +6,7 @@ from torch import Tensor
 
 from innerloop.batches import count
 from innerloop.errors import InputError
-from innerloop.learner import Batch, Learner, Loss, meta_loss
+from innerloop.learner import Batch, Learner, Loss, Step, meta_loss
 from innerloop.params import Params, Patterns, within
 from innerloop.steps import Rate, descend, each_on
 
@@ -84,8 +84,14 @@ def meta_finetuned(family: Learner, goal: Learner) -> Learner:
     Source: Devos & Dandi 2020, "Model-Agnostic Learning to Meta-Learn", §3.1.
     """
     missing = "the support has no related tasks; draw from Goals(families)"
-    steps = each_on(family.steps, "tasks", missing) + each_on(_same_names(family, goal).steps, "batch", missing)
+    own = [_on_its_own(k, step) for k, step in enumerate(_same_names(family, goal).steps)]
+    steps = each_on(family.steps, "tasks", missing) + each_on(own, "batch", missing)
     return replace(goal, prior=family.prior, steps=steps, prepared=goal.prepared + len(family.steps))
+
+
+def _on_its_own(k: int, step: Step) -> Step:
+    """Step k on batch k, where there is a list of them."""
+    return lambda params, batch: step(params, batch[k] if isinstance(batch, list) else batch)
 
 
 def summed(learner: Learner) -> Loss:

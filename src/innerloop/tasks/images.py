@@ -165,15 +165,22 @@ def shown_and_asked(x: Tensor, shots: int) -> Task:
 
 
 @lru_cache(maxsize=16)
-def chosen(tasks: Drawn, split: str, block: int) -> tuple[Tensor, Tensor]:
-    """Numbers of images ``[tasks, N, K + Q]`` and quarters that each class is turned by ``[tasks, N]``."""
+def chosen(tasks: Drawn, split: str, block: int, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Numbers of images ``[tasks, N, K + Q]`` and quarters that each class is turned by ``[tasks, N]``, of a block of tasks.
+
+    Args:
+        allowed: which of the split's classes each task may have, ``[tasks, classes]``; all where None.
+    """
 
     def keys(what: str, *shape: int) -> Tensor:
         return torch.rand(BLOCK, *shape, generator=generator_of(tasks.seed, split, block, what))
 
     own, counts, starts = tasks.numbers[split], tasks.numbers["counts"], tasks.numbers["starts"]
     kinds = len(own) * (4 if tasks.turns == "classes" else 1)
-    picks = keys("classes", kinds).topk(tasks.ways).indices
+    found = keys("classes", kinds)
+    if allowed is not None:
+        found = found.where(allowed.repeat(1, kinds // len(own)), -1.0)
+    picks = found.topk(tasks.ways).indices
     turn = picks // len(own) if tasks.turns == "classes" else (4 * keys("turns", tasks.ways)).long()
     picks = own[picks % len(own)]
     among = keys("images", tasks.ways, int(counts[own].max()))
