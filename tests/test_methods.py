@@ -105,6 +105,13 @@ def test_only_what_should_move_moves(name: str, moving: list[str], waves: Task) 
     assert moved == set(within(learner.prior, moving))
 
 
+@pytest.mark.parametrize(("name", "moving"), [("anil", ["net.4.weight"]), ("boil", ["net.0.weight", "net.2.weight", "net.2.bias"])])
+def test_what_is_left_out_stays_with_head_and_body_too(name: str, moving: list[str], waves: Task) -> None:
+    learner = built(name, only=["net", "-net.4.bias", "-net.0.bias"])
+    path = learner.adapt(learner.prior, one(waves, 0).support)
+    assert {n for n, p in learner.prior.items() if not torch.equal(p, path[-1][n])} == set(moving)
+
+
 def test_first_order_is_the_gradient_at_the_adapted_parameters(waves: Task) -> None:
     learner = built("fomaml")
     expected = {name: torch.zeros_like(p) for name, p in learner.prior.items()}

@@ -148,7 +148,7 @@ def test_encoder_and_heads_are_trained_through_every_use_of_what_they_tell(waves
     assert not any(found[name].any() for name in within(learner.prior, ["net.*.scale", "net.*.shift"])), "those of the prior are not used"
 
 
-@pytest.mark.parametrize("base", [il.fomaml, il.meta_sgd, il.l2f], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("base", [il.fomaml, il.meta_sgd, il.l2f, il.anil], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("plan", [*EAGER, Plan(compiled=True)], ids=str)
 def test_every_plan_agrees_in_front_of_other_learners(base: Callable[..., Learner], plan: Plan, waves: Task) -> None:
     if plan.compiled and base is not il.l2f:

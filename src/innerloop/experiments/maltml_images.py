@@ -9,7 +9,7 @@ from innerloop.experiments.experiment import ACCURACY, Experiment, Trial
 from innerloop.experiments.few_shot import MOVES, FewShot, loss_of, net_of, opened
 from innerloop.experiments.few_task import SOURCE, Build, FewTask, few_task
 from innerloop.learner import Learner
-from innerloop.methods import anil, fomaml, maltml, maml
+from innerloop.methods import anil, boil, fomaml, maltml, maml
 from innerloop.tasks import Changes, Deferred, Goals, ImageFamilies, Source, Unrelated
 
 
@@ -99,8 +99,8 @@ MANY: dict[str, Any] = {"test_related": 50, "test_meta_steps": 20, "test_meta_ra
 VARIANTS: dict[str, tuple[str, Callable[[Any], Trial], dict[str, Any]]] = {
     "": ("MALTML, third order", by_maltml, {}),
     "first-order": ("MALTML, first order", partial(by_maltml, first_order=True), {}),
-    "anil": ("MALTML over ANIL", partial(by_maltml, method=anil), {}),
-    "boil": ("MALTML over BOIL", partial(by_maltml, method=partial(maml, only=(*MOVES, "-net.head"))), {}),
+    "anil": ("MALTML over ANIL", partial(by_maltml, method=partial(anil, only=MOVES)), {}),
+    "boil": ("MALTML over BOIL", partial(by_maltml, method=partial(boil, only=MOVES)), {}),
     "maml": ("MAML, which ignores families", by_maml, {"meta_batch": 32}),
     "maml-many": ("MAML, meta-finetuned on 50 tasks", by_maml, {"meta_batch": 32} | MANY),
 }

@@ -60,15 +60,18 @@ def fomaml(net: nn.Module, loss: Loss, steps: int = 1, rate: Rate | Sequence[Rat
     return maml(net, loss, steps, rate, first_order=True, **how)
 
 
-def anil(net: nn.Module, loss: Loss, steps: int = 1, rate: Rate = 0.01, head: str | None = None, **how: Any) -> Learner:
+def anil(
+    net: nn.Module, loss: Loss, steps: int = 1, rate: Rate = 0.01, head: str | None = None, *, only: Patterns = "net", **how: Any
+) -> Learner:
     """ANIL, almost no inner loop: only the head moves.
 
     Args:
         head: pattern of its names, by default the last layer's.
+        only: what its patterns of the kind ``-name`` leave out stays too.
 
     Source: Raghu et al. 2020, arXiv:1909.09157.
     """
-    return maml(net, loss, steps, rate, only=head or head_of(net), **how)
+    return maml(net, loss, steps, rate, only=[head or head_of(net), *_left_out(only)], **how)
 
 
 def oml(net: nn.Module, loss: Loss, steps: int = 50, rate: Rate = 0.003, head: str | None = None, **how: Any) -> Learner:
@@ -95,15 +98,22 @@ def oml(net: nn.Module, loss: Loss, steps: int = 50, rate: Rate = 0.003, head: s
     return anil(net, loss, steps, rate, head, **how)
 
 
-def boil(net: nn.Module, loss: Loss, steps: int = 1, rate: Rate = 0.01, head: str | None = None, **how: Any) -> Learner:
+def boil(
+    net: nn.Module, loss: Loss, steps: int = 1, rate: Rate = 0.01, head: str | None = None, *, only: Patterns = "net", **how: Any
+) -> Learner:
     """BOIL, body only in the inner loop: all but the head moves.
 
     Args:
         head: pattern of the names that stay, by default the last layer's.
+        only: what its patterns of the kind ``-name`` leave out stays too.
 
     Source: Oh et al. 2021, arXiv:2008.08882.
     """
-    return maml(net, loss, steps, rate, only=["net", f"-{head or head_of(net)}"], **how)
+    return maml(net, loss, steps, rate, only=["net", f"-{head or head_of(net)}", *_left_out(only)], **how)
+
+
+def _left_out(only: Patterns) -> list[str]:
+    return [pattern for pattern in ([only] if isinstance(only, str) else only) if pattern.startswith("-")]
 
 
 def meta_sgd(net: nn.Module, loss: Loss, steps: int = 1, rate: float = 0.01, **how: Any) -> Learner:
