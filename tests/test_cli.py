@@ -321,10 +321,10 @@ def test_a_run_is_analysed_into_its_folder(runs: Path, capsys: pytest.CaptureFix
     code, out, _ = said(["analyse", str(folder), "--tasks", "30", "--factors", "3"], capsys)
     assert code == 0
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("conflict-by-task.png", "kept.png", "attenuated.png"))
-    lines = [line.split() for line in out.splitlines() if line.startswith(("0.", "2.", "4."))]
-    assert [line[0] for line in lines] == ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"]
-    learner, trial = il.load(folder), experiments.catalogue()["l2f/sinusoid-5s"]
-    waves = next(iter(trial.build(trial.settings).cases.values()))
+    lines = [line.split() for line in out.splitlines() if line.startswith("net.")]
+    assert [line[0] for line in lines] == [f"net.{k}.{kind}" for k in (0, 2, 4) for kind in ("weight", "bias")]
+    learner, experiment = il.load(folder), experiments.catalogue()["l2f/sinusoid-5s"]
+    waves = next(iter(experiment.build(experiment.settings).cases.values()))
     assert "CKA of each layer's output before and after preparation: 0 " in out
     assert "CKA of each layer's output before and after adaptation: 0 " in out
     assert float(lines[0][3]) == pytest.approx(float(kept(learner, waves, 30)["net.0.weight"].quantile(0.5)), abs=0.006)

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, make_dataclass, replace
 from fnmatch import fnmatch
-from math import isnan
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Column, Table
@@ -27,8 +25,6 @@ from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options
 from innerloop.folders import input_colours, input_shape, predict_images
 from innerloop.images.commands import DATA
 from innerloop.outer import Stopped
-from innerloop.params import within
-from innerloop.progress import bar
 
 out = Console(highlight=False, markup=False)
 
@@ -164,66 +160,36 @@ class Analyse:
 
 
 def analyse_(given: Analyse) -> None:
-    from innerloop import analysis, gallery, plots
-    from innerloop.losses import Model, Supervised
+    from innerloop import analysis, gallery
 
     if given.factors < 2:
         raise InputError(f"factors is {given.factors}; give 2 or more, from 0 to 1")
     _check_split(given.split)
     trial, about = trial_of(given.run)
     experiment, learner = experiments.catalogue()[about["experiment"]], experiments.load(given.run)
-    trained = replace(trial.learner, prior=learner.prior) if learner.prior.keys() == trial.learner.prior.keys() else learner
     case, tasks = next(iter(trial.cases.items()))
-    among: dict[str, Any] = {"only": list(given.only), "device": given.device}
-    weights = [name for name, p in within(learner.prior, among["only"]).items() if p.ndim > 1]
-    inside, scores, factors = {}, {}, torch.linspace(0, 1, given.factors).tolist()
-    with bar("measuring", 3) as shown:
-        between = analysis.conflict(trained, trial.tasks, given.group, **among)
-        shown.to(1)
-        if isinstance(trained.loss, Supervised):
-            inside = analysis.conflict_within(trained, trial.tasks, given.group, given.group, **among)
-        shown.to(2)
-        kept = analysis.kept(learner, tasks, given.tasks, split=given.split, **among)
-        shown.to(3)
-    if weights:
-        how = {"metric": experiment.metric.of, "n_tasks": given.tasks, "split": given.split, "device": given.device}
-        scores = dict(zip(weights, analysis.sweep(learner, tasks, factors, weights, progress=True, **how), strict=True))
-    right = [Column(head, justify="right") for head in ("between", "within", "kept", "5–95 %", "best γ", "there", "at 0", "at 1")]
-    table, best = Table("tensor", *right, box=None, pad_edge=False), max if experiment.metric.higher else min
-    for name in between:
-        low, middle, high = kept[name].nanquantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
-        row = [*(_two(float(found[name].nanmean())) if found else "–" for found in (between, inside)), _two(middle)]
-        row.append("–" if isnan(low) else f"{low:.2f}–{high:.2f}")
-        if name in scores:
-            line = scores[name].tolist()
-            at = line.index(best(line))
-            row += [f"{factors[at]:.1f}", *(_two(value) for value in (line[at], line[0], line[-1]))]
-        table.add_row(name.removeprefix("net."), *row)
-    out.print(table)
-    metric = experiment.metric.name
+    found = analysis.measure(
+        learner,
+        tasks,
+        trained=replace(trial.learner, prior=learner.prior) if learner.prior.keys() == trial.learner.prior.keys() else None,
+        trained_on=trial.tasks,
+        group=given.group,
+        n_tasks=given.tasks,
+        factors=given.factors,
+        split=given.split,
+        only=list(given.only),
+        metric=experiment.metric.of,
+        higher=experiment.metric.higher,
+        device=given.device,
+        progress=True,
+    )
+    print(found)
     print(
         f"{experiment.name}, {case}. Degree of conflict, in radians, between {given.group} training tasks and within them between "
         f"{given.group} examples; part of the prior that {given.tasks} {given.split} tasks keep, median and range; the factor that is "
-        f"best for this tensor alone, and the {metric} there, at 0 and at 1."
+        f"best for this tensor alone, and the {experiment.metric.name} there, at 0 and at 1."
     )
-    if isinstance(learner.model, Model):
-        levels = analysis.reuse(learner, tasks, given.tasks, split=given.split, device=given.device)
-        for level, layers in levels.items():
-            print(
-                f"CKA of each layer's output before and after {level}: "
-                + ", ".join(f"{k} {_two(float(v.mean()))}" for k, v in layers.items())
-            )
-    figures = {
-        "conflict-by-task.png": plots.spread(between, experiment.title, "angle to what all tasks want, radians"),
-        "kept.png": plots.spread(kept, experiment.title, "part of the prior that is kept"),
-        "attenuated.png": plots.attenuated(scores, factors, experiment.title, metric),
-    }
-    print(f"{given.run}/ has " + ", ".join(gallery.into(given.run, figures)))
-
-
-def _two(value: float) -> str:
-    """Two digits, or a dash where there is no number."""
-    return "–" if isnan(value) else f"{value:.2f}"
+    print(f"{given.run}/ has " + ", ".join(gallery.of_measures(given.run, found, experiment)))
 
 
 @dataclass(frozen=True)

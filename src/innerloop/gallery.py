@@ -36,6 +36,20 @@ def of_run(folder: Path, row: report.Row) -> list[str]:
     return into(folder, figures)
 
 
+def of_measures(folder: Path, found: analysis.Measures, of: experiments.Experiment) -> list[str]:
+    """Draw what was measured of a run into its folder: conflict by task, what is kept, attenuation by hand.
+
+    Returns:
+        The files' names.
+    """
+    figures = {
+        "conflict-by-task.png": plots.spread(found.conflict, of.title, "angle to what all tasks want, radians"),
+        "kept.png": plots.spread(found.kept, of.title, "part of the prior that is kept"),
+        "attenuated.png": plots.attenuated(found.attenuated, found.factors, of.title, of.metric.name),
+    }
+    return into(folder, figures)
+
+
 def into(folder: Path, figures: Mapping[str, Figure]) -> list[str]:
     """Write figures into a folder.
 
