@@ -44,7 +44,7 @@ def reuse(learner: Learner, tasks: Source, n_tasks: int = 50, *, split: str = "t
     where it falls they are learned anew.
 
     Args:
-        learner: of a network; ``preparation`` is there where it has steps that prepare.
+        learner: of a network; ``preparation`` is there where it has steps that prepare, ``adaptation`` where it has others.
         tasks: where tasks come from.
         n_tasks: tasks 0 … n_tasks − 1 of the split.
 
@@ -63,6 +63,9 @@ def reuse(learner: Learner, tasks: Source, n_tasks: int = 50, *, split: str = "t
         raise InputError("the learner is not of a network whose layers could be looked at; build it of an nn.Module")
     net, names = learner.model.net, [name for name, part in learner.model.net.named_children() if any(True for _ in part.parameters())]
     levels = [*([PREPARATION] if learner.prepared else []), *([ADAPTATION] if len(learner.steps) > learner.prepared else [])]
+
+    if not levels:
+        return {}
 
     def between(params: Params, task: Task) -> Tensor:
         path = learner.adapt(params, task.support)
