@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 import innerloop as il
-from innerloop import InputError, Learner, Sinusoids, Task, meta_loss
+from innerloop import InputError, Learner, Sinusoids, Task, experiments, meta_loss
 from innerloop.batches import map_tensors, one, stack
 from innerloop.engine import Plan, meta_gradient
 from innerloop.methods import toward_end
@@ -214,6 +214,22 @@ def test_a_run_learns_to_meta_learn_and_is_scored_by_goals() -> None:
     after, before = (il.evaluate(il.meta_finetuned(family, base), Goals(families), n_tasks=200) for family in (trained, alone))
     gained = il.compare(after, before)
     assert gained.mean[0] + gained.interval[0] < 0, "the meta-step alone helps on goals that it has not seen"
+
+
+def test_learned_rates_of_all_levels_are_those_that_are_scored() -> None:
+    [experiment] = experiments.find("maltml/sinusoid@learned-rates")
+    trial = experiment.build(replace(experiment.settings, test_steps=1))
+    [plain] = experiments.find("maltml/sinusoid")
+    fixed = plain.build(replace(plain.settings, test_steps=1, rate=0.02, test_meta_rate=0.03))
+    values = {"rate.task": 0.02, "rate.family": 0.03, "rate.goal": 0.02}
+    prior = trial.learner.prior | {name: torch.tensor(value) for name, value in values.items()}
+    goals = next(iter(trial.cases.values()))
+    own, other = (il.evaluate(t.scored(prior if t is trial else fixed.learner.prior, 0.02), goals, n_tasks=20) for t in (trial, fixed))
+    torch.testing.assert_close(own.values, other.values)
+    moved = il.evaluate(trial.scored(prior | {"rate.goal": torch.tensor(0.0)}, 0.02), goals, n_tasks=20).values
+    torch.testing.assert_close(moved[:, 1], own.values[:, 0])
+    gradient = meta_gradient(trial.learner)(prior, trial.tasks.draw("train", 0, 3))[0]
+    assert all(gradient[name] != 0 for name in values)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from innerloop.experiments.experiment import Settings, Trial
 from innerloop.learner import Learner
 from innerloop.methods import maltml, meta_finetuned
 from innerloop.params import Params, Patterns
+from innerloop.steps import Rate
 from innerloop.tasks import Source
 
 Build = Callable[[int, float], Learner]
@@ -48,6 +49,8 @@ def few_task(
     steps: int,
     rate: float,
     only: Patterns = "net",
+    goal: Build | None = None,
+    meta_rate: Rate | None = None,
 ) -> Trial:
     """A trial of what is trained on ``tasks``.
 
@@ -56,11 +59,13 @@ def few_task(
         asked: goals that are scored, such as ``Goals(…)``.
         steps, rate: of the adaptation to a related task, and the rate to a goal.
         only: patterns of the names that move in meta-steps.
+        goal: adapts to a goal, where that is another learner.
+        meta_rate: β where it is learned, in the place of the settings'.
     """
 
     def scored(prior: Params, rate: float, meta_steps: int = settings.test_meta_steps) -> Learner:
-        own = replace(build(steps, rate), prior=prior)
-        built = meta_finetuned(maltml(own, meta_steps, settings.test_meta_rate, only=only), own)
+        own, its = (replace(made(steps, rate), prior=prior) for made in (build, goal or build))
+        built = meta_finetuned(maltml(own, meta_steps, meta_rate or settings.test_meta_rate, only=only), its)
         return built.taking(max(settings.test_steps, 1)) if own.steps else built
 
     return Trial(

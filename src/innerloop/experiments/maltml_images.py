@@ -23,8 +23,8 @@ class FewTaskImages(FewTask, FewShot):
     split: str = "omniglot-alphabets"
     queries: int = 5
     test_queries: int = 5
-    meta_rate: float = 0.02
-    test_meta_rate: float = 0.02
+    meta_rate: float = 0.004
+    test_meta_rate: float = 0.004
     turns: Any = "none"
     alphabets: bool = True
     """whether the classes of a family are of one alphabet or superclass"""
@@ -76,7 +76,7 @@ def by_maml(settings: FewTaskImages) -> Trial:
 
 
 FOLLOWS = (
-    "paper: MAML's network, inner rate and loss; where it is silent: one step at each level, L = 5, β = 0.02 on the sum, 4 families an "
+    "paper: MAML's network, inner rate and loss; where it is silent: one step at each level, L = 5, β = 0.004 on the sum, 4 families an "
     "iteration, split by alphabet, changes after UMTRA"
 )
 TIERED: dict[str, Any] = {
@@ -89,11 +89,11 @@ TIERED: dict[str, Any] = {
     "norm": "transductive",
     "colours": "imagenet",
     "rate": 0.01,
-    "meta_rate": 0.002,
-    "test_meta_rate": 0.002,
+    "meta_rate": 0.0004,
+    "test_meta_rate": 0.0004,
     "changed": False,
 }
-MANY: dict[str, Any] = {"test_related": 50, "test_meta_steps": 20, "test_meta_rate": 0.002}
+MANY: dict[str, Any] = {"test_related": 50, "test_meta_steps": 20, "test_meta_rate": 0.0004}
 """The paper's MAML oracle has a large number of the family's tasks; β is on their sum, so it is a tenth."""
 
 VARIANTS: dict[str, tuple[str, Callable[[Any], Trial], dict[str, Any]]] = {

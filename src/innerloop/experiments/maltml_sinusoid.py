@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from innerloop.experiments.experiment import Experiment, Trial
@@ -48,10 +49,10 @@ def _adapting(net: nn.Module, method: Callable[..., Learner] = maml) -> Build:
     return lambda steps, rate: method(net, mse(net), steps, rate)
 
 
-def trial(settings: FewTaskSinusoid, learner: Learner, base: Build, tasks: Any) -> Trial:
+def trial(settings: FewTaskSinusoid, learner: Learner, base: Build, tasks: Any, **how: Any) -> Trial:
     """A trial of what is trained on ``tasks``, scored on goals by ``base``."""
     asked = goals(settings)
-    made = few_task(settings, learner, tasks, base, asked, 1, settings.rate)
+    made = few_task(settings, learner, tasks, base, asked, 1, settings.rate, **how)
     return replace(made, pictured={f"{settings.shots} points, {settings.test_related} related tasks": asked})
 
 
@@ -61,6 +62,25 @@ def by_maltml(settings: FewTaskSinusoid, first_order: bool = False, method: Call
     base = _adapting(net, fomaml if first_order else method)
     learner = maltml(base(settings.steps, settings.rate), settings.meta_steps, settings.meta_rate, first_order=first_order)
     return trial(settings, learner, base, families(settings))
+
+
+def by_learned_rates(settings: FewTaskSinusoid) -> Trial:
+    """MALTML whose α, β and γ are learned with the prior, one number each, from where the settings have them."""
+    net = net_of(settings)
+    started = {"rate.task": settings.rate, "rate.family": settings.meta_rate, "rate.goal": settings.rate}
+    rates = {name: torch.tensor(value) for name, value in started.items()}
+
+    def of(which: str) -> Build:
+        def build(steps: int, rate: float) -> Learner:
+            learner = maml(net, mse(net), steps, lambda params, name: params[which])
+            return replace(learner, prior=learner.prior | rates)
+
+        return build
+
+    task, goal, meta_rate = of("rate.task"), of("rate.goal"), lambda params, name: params["rate.family"]
+    both = [made(settings.steps, settings.rate) for made in (task, goal)]
+    learner = maltml(both[0], settings.meta_steps, meta_rate, goal=both[1])
+    return trial(settings, learner, task, families(settings), goal=goal, meta_rate=meta_rate)
 
 
 def by_steps_toward_the_end(settings: FewTaskSinusoid) -> Trial:
@@ -104,6 +124,7 @@ MANY = {"test_related": 50, "test_meta_steps": 20, "test_meta_rate": 0.001}
 VARIANTS: dict[str, tuple[str, Callable[[Any], Trial], dict[str, Any]]] = {
     "": ("MALTML, third order", by_maltml, {}),
     "first-order": ("MALTML, first order", partial(by_maltml, first_order=True), {}),
+    "learned-rates": ("MALTML, learned rates of all levels", by_learned_rates, {}),
     "anil": ("MALTML over ANIL", partial(by_maltml, method=anil), {}),
     "boil": ("MALTML over BOIL", partial(by_maltml, method=boil), {}),
     "reptile": ("MALTML, two levels of first order", by_steps_toward_the_end, {"meta_steps": 5}),
