@@ -19,9 +19,11 @@ from innerloop.analysis import (
     cka,
     conflict,
     conflict_within,
+    embeddings,
     inner_landscape,
     kept,
     outer_landscape,
+    probe,
     reuse,
     sweep,
     watch,
@@ -231,6 +233,28 @@ def test_l2f_is_looked_at_from_where_it_begins(waves: Task) -> None:
     ]
     torch.testing.assert_close(found.loss, torch.stack([f.loss for f in one_by_one]).mean(0))
     assert float(found.smoothness) == pytest.approx(float(sum(f.smoothness for f in one_by_one)) / 6)
+
+
+def test_an_embedding_is_what_the_encoder_tells_of_the_support_alone() -> None:
+    net, encoder = il.with_film(il.mlp(1, 4, 1)), il.Recurrent(2, 3, generator=torch.Generator().manual_seed(0))
+    learner, waves = il.mumomaml(net, il.mse(net), 2, 0.1, encoder=encoder), il.Sinusoids(5)
+    found = embeddings(learner, waves, 6)
+    with torch.no_grad():
+        expected = [encoder(*one(waves.draw("test", 0, 6), k).support) for k in range(6)]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="the learner has no encoder"):
+        embeddings(il.maml(net, il.mse(net)), waves, 6)
+
+
+def test_a_probe_reads_modes_that_are_there_and_no_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    modes = torch.arange(300) % 3
+    noise = torch.randn(300, 4, generator=generator)
+    assert probe(noise, modes) == pytest.approx(1 / 3, abs=0.12)
+    assert probe(noise + 8 * torch.eye(4)[modes], modes) == 1.0
+    assert probe(torch.tensor([[0.0], [1.0], [0.1], [1.1]]), torch.tensor([0, 1, 0, 1])) == 1.0, "of two tasks each"
+    with pytest.raises(InputError, match="there are 2 modes, one of 1 tasks; give two tasks or more"):
+        probe(noise[:3], torch.tensor([0, 0, 1]))
 
 
 def test_cka_is_one_of_turned_copies_and_zero_of_unrelated_features() -> None:

@@ -11,7 +11,7 @@ from conftest import EAGER, built, differences, image_net, image_tasks, smooth_n
 from torch import nn
 
 import innerloop as il
-from innerloop import InputError, Learner, Task, experiments, meta_loss
+from innerloop import InputError, Learner, Task, experiments, gallery, meta_loss
 from innerloop.batches import map_tensors, one, some
 from innerloop.engine import Plan, meta_gradient
 from innerloop.experiments.experiment import Options
@@ -248,6 +248,9 @@ def test_sets_of_images_are_modes_of_one_distribution(variant: str, sets: Path) 
     assert list(row["cases"]) == ["4-way 1-shot", *named]
     assert {len(case["mean"]) for case in row["cases"].values()} == {6}
     learner = il.load(sets / f"runs/mumomaml/images-5w1s{variant}/seed0")
+    assert ("modes.png" in gallery.of_run(sets / f"runs/mumomaml/images-5w1s{variant}/seed0", row)) == (not variant), (
+        "where there is an encoder"
+    )
     groups = {"": {"net", "encoder", "head"}, "@multi-maml": {"mode"}, "@maml": {"net"}}
     assert {name.split(".")[0] for name in learner.prior} == groups[variant]
 

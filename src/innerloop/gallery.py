@@ -112,5 +112,5 @@ def _modes(trial: Trial, prior: Params, title: str, n_tasks: int) -> Figure | No
     if find_spec("sklearn") is None:
         print("modes.png needs scikit-learn; pip install innerloop[sklearn]")
         return None
-    n = min(n_tasks, 1_000)
+    n = min(max(n_tasks, 100), 1_000)
     return plots.modes(analysis.embeddings(learner, tasks, n), tasks.modes(0, n), list(tasks.sources), title)

@@ -49,19 +49,25 @@ def probe(embedding: Tensor, modes: Tensor, folds: int = 5) -> float:
     Args:
         embedding: ``[tasks, size]``.
         modes: true mode of each task, ``[tasks]``.
-        folds: parts, each of which is told by a classifier of the others.
+        folds: parts, each of which is told by a classifier of the others; fewer where a mode has fewer tasks.
 
     >>> modes = torch.arange(40) % 2
     >>> probe(torch.stack([modes, modes], dim=1) + 0.0, modes)
     1.0
+
+    Raises:
+        InputError: there are fewer than two modes, or than two tasks of one.
     """
+    few = int(modes.bincount()[modes.unique()].min())
+    if few < 2 or len(modes.unique()) < 2:
+        raise InputError(f"there are {len(modes.unique())} modes, one of {few} tasks; give two tasks or more of each of two modes or more")
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
-    return float(cross_val_score(classifier, embedding.numpy(), modes.numpy(), cv=folds).mean())
+    return float(cross_val_score(classifier, embedding.numpy(), modes.numpy(), cv=min(folds, few)).mean())
 
 
 def in_the_plane(embedding: Tensor, seed: int = 0) -> Tensor:

@@ -180,7 +180,7 @@ def _experiments() -> Iterator[Experiment]:
                     claims={f"{modes} modes": dict(zip((0, 5), claims[modes], strict=True))},
                     settings=_settings(variant, modes, released),
                     build=build,
-                    cost="30 min" if modes == 2 else "45 min",
+                    cost="45 min" if modes == 2 else "70 min",
                 )
 
 
