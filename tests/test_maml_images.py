@@ -76,6 +76,9 @@ def test_an_experiment_runs_from_set_to_result(name: str, tmp_path: Path) -> Non
     [(case, scored)] = row["cases"].items()
     assert case in experiment.claims or "@" in name
     assert row["metric"] == "accuracy, %"
+    later = [phase["from_iteration"] for phase in row["engine"].get("later", [])]
+    assert later == sorted(set(later))
+    assert bool(later) == ("maml++" in name), "each phase has its own engine"
     assert 0 <= scored["mean"][-1] <= 100
     assert scored["mean"][0] == pytest.approx(20, abs=15) or "@" in name
     if experiment.claims:

@@ -210,7 +210,7 @@ def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
     prior = trial.finish(trained.prior)
     checkpoint.save(folder / PRIOR, prior, about)
     cases, scores = _scored(trial, prior, settings, options, experiment.metric)
-    engine = rows[0]
+    engine, *later = (row for row in rows if "engine" in row)
     result = {
         **about,
         "source": experiment.source,
@@ -218,7 +218,7 @@ def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
         "metric": experiment.metric.name,
         "claims": {case: dict(claim) for case, claim in experiment.claims.items()},
         "cases": cases,
-        "engine": {"plan": engine["engine"], "seconds": engine["measured"], "from_iteration": engine["iteration"]},
+        "engine": _engine(engine) | ({"later": [_engine(row) for row in later]} if later else {}),  # a phase has its own
         "seconds": round(rows[-1]["seconds"] + time.perf_counter() - started, 1),
         "peak_memory_mb": peak_memory_mb(),
         **environment(options.device),
@@ -226,6 +226,10 @@ def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
     checkpoint.save(folder / SCORES, {case: s.values for case, s in scores.items()}, {case: s.tasks for case, s in scores.items()})
     checkpoint.write_whole(folder / RESULT, json.dumps(result) + "\n")
     return result
+
+
+def _engine(row: Row) -> Row:
+    return {"plan": row["engine"], "seconds": row["measured"], "from_iteration": row["iteration"]}
 
 
 def _plain(value: Any) -> Any:

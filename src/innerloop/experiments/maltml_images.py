@@ -76,8 +76,8 @@ def by_maml(settings: FewTaskImages) -> Trial:
 
 
 FOLLOWS = (
-    "paper: MAML's network, inner rate and loss; where it is silent: one step at each level, L = 5, β = 0.004 on the sum, 4 families an "
-    "iteration, split by alphabet, changes after UMTRA"
+    "paper: MAML's network, inner rate and loss; where it is silent: one step at each level, L = 5, β = 0.004 on the sum for Omniglot and "
+    "0.0004 for tieredImageNet, 4 families an iteration, new alphabets or superclasses in test, changes after UMTRA"
 )
 TIERED: dict[str, Any] = {
     "data": "tiered-imagenet",
