@@ -146,6 +146,7 @@ class Experiment:
         claims: the paper's numbers: case → step → value.
         margins: the paper's ± of them, where it prints one.
         watch: iterations between measurements of conflict and landscape, where the experiment is about these.
+        engine: in the place of ``auto``, where what that would try to compile takes too long.
         cost: time on two cores.
     """
 
@@ -159,6 +160,7 @@ class Experiment:
     metric: Metric = MSE
     margins: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     watch: int = 0
+    engine: str = "auto"
     cost: str = "2 min"
     needs: tuple[str, ...] = ()
 
@@ -184,6 +186,8 @@ def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
         settings = settings.quick()
     if experiment.watch and not options.watch:
         options = replace(options, watch=experiment.watch)
+    if options.engine == "auto":
+        options = replace(options, engine=experiment.engine)
     if settings.test_tasks < 1 or settings.test_steps < 0:
         raise InputError(
             f"test_tasks is {settings.test_tasks} and test_steps {settings.test_steps}; score at least 1 task, after 0 steps or more"
