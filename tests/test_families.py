@@ -255,12 +255,15 @@ def test_maltml_over_oml_is_of_third_order_and_each_goal_follows_its_own_stream(
 
 def test_continual_regression_is_not_compiled_unless_that_is_asked_for(tmp_path: Path) -> None:
     [experiment] = experiments.find("maltml/continual-regression")
-    settings = replace(experiment.settings, **{"width": 8, "layers": 1})
+    small: dict[str, Any] = {"width": 8, "layers": 1}
+    settings = replace(experiment.settings, **small)
     for asked, plan in (("auto", "loop"), ("vmap", "vmap")):
         options = experiments.Options(out=tmp_path / asked, quick=True, progress=False, engine=asked)
         row = experiments.run(experiment, settings, options)
         assert row["engine"]["plan"] == plan
         assert [len(case["mean"]) for case in row["cases"].values()] == [7, 7], "as many steps as a stream has batches"
+    with pytest.raises(InputError, match="test_steps is 50 but a stream has 10 batches; give --test-steps 10"):
+        experiment.build(replace(settings, **{**small, "functions": 2}))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from torch import nn
 
+from innerloop.errors import InputError
 from innerloop.experiments.experiment import Experiment, Trial
 from innerloop.experiments.few_task import SOURCE, Build, FewTask, few_task
 from innerloop.losses import mse
@@ -63,8 +64,9 @@ def _net(settings: Continual) -> nn.Sequential:
 
 
 def _trial(settings: Continual, families: bool) -> Trial:
-    if settings.test_steps != (steps := settings.functions * settings.updates):
-        settings = replace(settings, test_steps=steps)  # as many as a stream has batches
+    steps = settings.functions * settings.updates
+    if settings.test_steps > steps:
+        raise InputError(f"test_steps is {settings.test_steps} but a stream has {steps} batches; give --test-steps {steps}")
     net = _net(settings)
     build: Build = lambda steps, rate: oml(net, mse(net), steps, rate, clip=settings.inner_clip)  # noqa: E731
     learner, asked = build(steps, settings.rate), Goals(streams(replace(settings, seed=0), settings.test_related, settings.goals))
