@@ -287,6 +287,8 @@ def test_what_does_not_move_is_reused_at_its_level_alone() -> None:
     point = body.adapt(body.prior, one(x, 0).support)[-1]
     hidden = [x.query[0][0] @ p["net.0.weight"].T + p["net.0.bias"] for p in (body.prior, point)]
     assert float(alone["adaptation"]["0"][0]) == pytest.approx(float(cka(*hidden)), rel=1e-4)
+    chosen = reuse(multi_maml([body, body]), Mixture({"waves": il.Sinusoids(5, 10)}, told=True), 5)
+    torch.testing.assert_close(dict(chosen), dict(alone))  # its network is there only when the mode is chosen
     assert reuse(il.pretrained(net, il.mse(net)), il.Sinusoids(5, 10), 5) == {}, "nothing adapts"
     with pytest.raises(InputError, match="is not of a network whose layers could be looked at"):
         reuse(bowl(), targets((0, 0)), 1)

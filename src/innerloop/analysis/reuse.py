@@ -44,7 +44,8 @@ def reuse(learner: Learner, tasks: Source, n_tasks: int = 50, *, split: str = "t
     where it falls they are learned anew.
 
     Args:
-        learner: of a network; ``preparation`` is there where it has steps that prepare, ``adaptation`` where it has others.
+        learner: of a network; ``preparation`` is there where steps prepare the network of the prior, ``adaptation`` where
+            there are others.
         tasks: where tasks come from.
         n_tasks: tasks 0 … n_tasks − 1 of the split.
 
@@ -62,7 +63,8 @@ def reuse(learner: Learner, tasks: Source, n_tasks: int = 50, *, split: str = "t
     if not isinstance(learner.model, Model):
         raise InputError("the learner is not of a network whose layers could be looked at; build it of an nn.Module")
     net, names = learner.model.net, [name for name, part in learner.model.net.named_children() if any(True for _ in part.parameters())]
-    levels = [*([PREPARATION] if learner.prepared else []), *([ADAPTATION] if len(learner.steps) > learner.prepared else [])]
+    begins = learner.prepared and any(name.startswith("net.") for name in learner.prior)  # not so where preparation chooses the network
+    levels = [*([PREPARATION] if begins else []), *([ADAPTATION] if len(learner.steps) > learner.prepared else [])]
 
     if not levels:
         return {}
