@@ -275,6 +275,7 @@ def test_continual_regression_is_not_compiled_unless_that_is_asked_for(tmp_path:
         (lambda: StreamFamilies(Streams(waves(), updates=2), goals=0), "5 related tasks and 0 goals"),
         (lambda: of_letters(grouped=False), "nothing makes a family"),
         (lambda: of_letters(grouped=True, labelled=False, changes=NONE), "groups are of labels, which are not to be used"),
+        (lambda: of_letters().draw("val", 0, 1), "letters has no split 'val'; known: train, test"),
         (lambda: of_letters(common=1.5), "common is 1.5; give a probability"),
         (lambda: ImageFamilies(ImageTasks(letters(each=2), {"train": range(8)}, 3, 1, 1)), "no group in 'train' of letters has 3 classes"),
         (lambda: Changes(turn=(3, -3)), r"turn is \(3, -3\); give a pair"),

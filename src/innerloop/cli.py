@@ -77,10 +77,10 @@ def run(arguments: Sequence[str]) -> None:
         )
         given = parse(shape, rest, f"innerloop run {experiment.name}", f"{experiment.title}. {experiment.source}.")
         planned.append((experiment, given.settings, given.options))
-    from innerloop import gallery
-
     for experiment, settings, options in planned:
         row = experiments.run(experiment, settings, options)
+        from innerloop import gallery  # with matplotlib, which training does not wait for
+
         _show_result(experiment, row)
         folder = folder_of(experiment, settings, options)
         files = [RESULT, *gallery.of_run(folder, row)]

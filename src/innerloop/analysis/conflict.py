@@ -102,9 +102,7 @@ def conflict_within(
         n = min(examples or len(prediction), len(prediction))
         slopes = grad(loss.compare)(prediction, y)
         chosen = torch.linspace(0, len(prediction) - 1, n).round().long()
-        alone = torch.eye(len(prediction), dtype=slopes.dtype)[chosen].to(
-            slopes.device
-        )  # one row for each: its own slope, and 0 for the others
+        alone = torch.eye(len(prediction), dtype=slopes.dtype, device=slopes.device)[chosen]  # a row for each, its own slope's
         (parts,) = vmap(back)(alone.reshape(*alone.shape, *[1] * (slopes.ndim - 1)) * slopes)
         return torch.stack([angles(parts[name]) for name in names])
 

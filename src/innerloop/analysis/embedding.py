@@ -58,9 +58,10 @@ def probe(embedding: Tensor, modes: Tensor, folds: int = 5) -> float:
     Raises:
         InputError: there are fewer than two modes, or than two tasks of one.
     """
-    few = int(modes.bincount()[modes.unique()].min())
-    if few < 2 or len(modes.unique()) < 2:
-        raise InputError(f"there are {len(modes.unique())} modes, one of {few} tasks; give two tasks or more of each of two modes or more")
+    there, counts = modes.unique(return_counts=True)
+    few = int(counts.min())
+    if few < 2 or len(there) < 2:
+        raise InputError(f"there are {len(there)} modes, one of {few} tasks; give two tasks or more of each of two modes or more")
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline

@@ -11,6 +11,7 @@ from innerloop.experiments.few_task import SOURCE, Build, FewTask, few_task
 from innerloop.learner import Learner
 from innerloop.methods import anil, boil, fomaml, maltml, maml
 from innerloop.tasks import Changes, Deferred, Goals, ImageFamilies, Source, Unrelated
+from innerloop.tasks.images import Turns
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class FewTaskImages(FewTask, FewShot):
     test_queries: int = 5
     meta_rate: float = 0.004
     test_meta_rate: float = 0.004
-    turns: Any = "none"
+    turns: Turns = "none"
     alphabets: bool = True
     """whether the classes of a family are of one alphabet or superclass"""
     changed: bool = True

@@ -1,6 +1,5 @@
 """Families of N-way K-shot tasks: the classes of one alphabet or superclass, or images that are all changed alike."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Self
@@ -95,6 +94,7 @@ class ImageFamilies:
 
     def draw(self, split: str, first: int, count: int) -> Task:
         """Families ``first`` … ``first + count − 1`` of a split, stacked."""
+        self.tasks.check_split(split)
         n = self.related + self.goals
         which, turn = from_blocks(lambda b: _of_families(self, split, b), BLOCK, first * n, count * n)
         x = self.tasks.gathered(which, turn)
@@ -131,7 +131,7 @@ def _of_families(families: ImageFamilies, split: str, block: int) -> tuple[Tenso
         return which[..., None].expand(-1, -1, tasks.shots + tasks.queries), torch.zeros_like(which)
     if not families.grouped:
         return chosen(tasks, split, block)
-    groups: Sequence[Tensor] = families.groups[split]
+    groups = families.groups[split]
     family = [task // (families.related + families.goals) for task in range(block * BLOCK, (block + 1) * BLOCK)]
     group = {f: int(len(groups) * torch.rand((), generator=generator_of(families.seed, split, f, "group"))) for f in dict.fromkeys(family)}
     return chosen(tasks, split, block, torch.stack([groups[group[f]] for f in family]))

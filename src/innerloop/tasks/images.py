@@ -108,10 +108,14 @@ class ImageTasks:
 
     def draw(self, split: str, first: int, count: int) -> Task:
         """Tasks ``first`` … ``first + count − 1`` of a split, stacked."""
-        if split not in self.classes:
-            raise InputError(f"{self.images.name} has no split {split!r}; {nearest(split, self.classes)}")
+        self.check_split(split)
         which, turn = from_blocks(lambda b: chosen(self, split, b), BLOCK, first, count)
         return shown_and_asked(self.gathered(which, turn), self.shots)
+
+    def check_split(self, split: str) -> None:
+        """See that there is such a split."""
+        if split not in self.classes:
+            raise InputError(f"{self.images.name} has no split {split!r}; {nearest(split, self.classes)}")
 
     def on(self, device: str) -> Self:
         """The same tasks, gathered on a device."""
