@@ -20,7 +20,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import Diverged, InputError, nearest
-from innerloop.evaluate import Scores, compare, evaluate, predict
+from innerloop.evaluate import Scores, compare, predict
 from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, adapts, folder_of, seeds_of, trial_of
 from innerloop.folders import input_colours, input_shape, predict_images
 from innerloop.images.commands import DATA
@@ -136,7 +136,7 @@ def evaluate_(given: Evaluate) -> None:
     for case, tasks in trial.cases.items():
         learner = experiments.load(given.run, case=case if (given.run / RESULT).exists() else None)
         out.print(f"{case}, {given.split} tasks, {metric.name}")
-        print(evaluate(learner, tasks, given.steps if adapts(learner) else 0, given.tasks, split=given.split, metric=metric.of))
+        print(trial.scores(learner, tasks, given.steps if adapts(learner) else 0, given.tasks, split=given.split, metric=metric.of))
 
 
 @dataclass(frozen=True)

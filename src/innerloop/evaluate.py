@@ -155,6 +155,7 @@ def tune(
     device: str = "cpu",
     metric: Metric | None = None,
     highest: bool = False,
+    score: Callable[..., Scores] = evaluate,
 ) -> tuple[float, dict[float, float]]:
     """The inner rate with the smallest mean score over tasks of ``val`` and steps 1 … ``steps``.
 
@@ -163,6 +164,7 @@ def tune(
     Args:
         metric: as in ``evaluate``.
         highest: take the rate with the highest score instead.
+        score: in the place of ``evaluate``, of the same arguments.
 
     Raises:
         InputError: there is no rate or no step to choose by.
@@ -170,7 +172,7 @@ def tune(
     if not rates or steps < 1:
         raise InputError(f"there are {len(rates)} rates and {steps} steps; give at least one of each")
     scores = {
-        rate: evaluate(built(rate), tasks, steps, n_tasks, split="val", metric=metric, device=device).values[:, 1:].mean().item()
+        rate: score(built(rate), tasks, steps, n_tasks, split="val", metric=metric, device=device).values[:, 1:].mean().item()
         for rate in rates
     }
     return (max if highest else min)(scores, key=lambda rate: scores[rate]), scores

@@ -48,6 +48,27 @@ def compiled(f: Callable[..., Any], known: Known | None = None) -> Callable[...,
     return run
 
 
+def traced(f: Callable[..., Any]) -> Callable[..., Any]:
+    """``f`` traced like ``compiled``, in milliseconds and without being built: what is left are its operations, not the Python around them.
+
+    >>> twice = traced(lambda batch: {"y": 2 * batch["x"]})
+    >>> twice({"x": torch.ones(2)})
+    {'y': tensor([2., 2.])}
+    """
+
+    @_by_shape
+    def graph(leaves: list[Tensor], layout: Any) -> tuple[Built, Any]:
+        flat, out_layouts = _flat(f, layout)
+        return _traced(flat, leaves), out_layouts[-1]
+
+    def run(*inputs: Any) -> Any:
+        leaves, layout = pytree.tree_flatten(inputs)
+        call, out_layout = graph(leaves, layout)
+        return pytree.tree_unflatten(call(*leaves), out_layout)
+
+    return run
+
+
 def compiled_vjp(f: Callable[..., Any], known: Known | None = None) -> Callable[..., tuple[Any, Callable[[Any], Any]]]:
     """``(x, *rest) → (f(x, *rest), v ↦ vᵀ ∂f/∂x)``, both compiled.
 
@@ -60,50 +81,76 @@ def compiled_vjp(f: Callable[..., Any], known: Known | None = None) -> Callable[
     >>> y, product(torch.tensor(1.0))
     (tensor(18.), tensor(12.))
     """
-    known = {} if known is None else known
-    cut = _by_shape(lambda leaves, layout: _cut(f, leaves, layout, known))
 
-    def run(x: Any, *rest: Any) -> tuple[Any, Callable[[Any], Any]]:
-        leaves, layout = pytree.tree_flatten((x, *rest))
-        ahead, out_layout, back = cut(leaves, layout)
+    def both(v: Any, x: Any, *rest: Any) -> tuple[Any, Any]:
+        value, product, *_ = vjp(lambda x: f(x, *rest), x)
+        return value, product(v)[0]
+
+    return compiled_linear(both, f, known)
+
+
+def compiled_linear(
+    both: Callable[..., tuple[Any, Any]], example: Callable[..., Any], known: Known | None = None
+) -> Callable[..., tuple[Any, Callable[[Any], Any]]]:
+    """``both: (v, *inputs) → (value, what is linear in v)`` as ``(*inputs) → (value, v ↦ what is linear in v)``, both compiled.
+
+    What does not depend on v is computed once, as far as it is worth keeping.
+
+    Args:
+        example: ``(*inputs) → v``, of which only shapes are looked at.
+
+    >>> scaled = compiled_linear(lambda v, x: (x, torch.exp(x) * v), example=lambda x: x)
+    >>> _, times = scaled(torch.tensor(0.0))
+    >>> times(torch.tensor(3.0))
+    tensor(3.)
+    """
+    known = {} if known is None else known
+    cut = _by_shape(lambda leaves, layout: _cut(both, example, leaves, layout, known))
+
+    def run(*inputs: Any) -> tuple[Any, Callable[[Any], Any]]:
+        leaves, layout = pytree.tree_flatten(inputs)
+        ahead, out_layout, back, back_layout = cut(leaves, layout)
         results = ahead(*leaves)
         values, kept = results[: out_layout.num_leaves], results[out_layout.num_leaves :]
 
         def product(v: Any) -> Any:
-            return pytree.tree_unflatten(back(*kept, *pytree.tree_leaves(v)), pytree.tree_structure(x))
+            return pytree.tree_unflatten(back(*kept, *pytree.tree_leaves(v)), back_layout)
 
         return pytree.tree_unflatten(values, out_layout), product
 
     return run
 
 
-def _cut(f: Callable[..., Any], leaves: list[Tensor], layout: Any, known: Known) -> tuple[Built, Any, Built]:
-    """``(leaves) → (f's value, kept)``, the layout of that value, and ``(kept, cotangents) → products``."""
-    flat, out_layouts = _flat(f, layout)
+def _cut(
+    both: Callable[..., tuple[Any, Any]], example: Callable[..., Any], leaves: list[Tensor], layout: Any, known: Known
+) -> tuple[Built, Any, Built, Any]:
+    """``(leaves) → (value, kept)``, the layout of that value, ``(kept, v) → what is linear in v``, and its layout."""
+    like, like_layouts = _flat(example, layout)
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        values = flat(*map(fake.from_tensor, leaves))
+        examples = like(*map(fake.from_tensor, leaves))
     from torch._functorch.partitioners import min_cut_rematerialization_partition  # here, as it takes a second to import
 
-    n = len(leaves)
+    n, layouts = len(leaves), []
 
     def joint(*given: Tensor) -> list[Tensor]:
-        x, *rest = pytree.tree_unflatten(list(given[:n]), layout)
-        value, product, *_ = vjp(lambda x: f(x, *rest), x)
-        (through,) = product(pytree.tree_unflatten(list(given[n:]), out_layouts[-1]))
-        return [*pytree.tree_leaves(value), *pytree.tree_leaves(through)]
+        v = pytree.tree_unflatten(list(given[n:]), like_layouts[-1])
+        (value, value_layout), (through, through_layout) = map(pytree.tree_flatten, both(v, *pytree.tree_unflatten(list(given[:n]), layout)))
+        layouts.append((value_layout, through_layout))
+        return [*value, *through]
 
-    cotangents = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in values]
-    graph = _traced(joint, [*leaves, *cotangents])
+    vs = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in examples]
+    graph = _traced(joint, [*leaves, *vs])
     if any(node.target._schema.is_mutable for node in graph.graph.nodes if isinstance(node.target, OpOverload)):
-        graph = _traced(functionalize(graph), [*leaves, *cotangents])  # the partitioner wants nothing written in place
-    # The partitioner knows inputs and cotangents by these names.
+        graph = _traced(functionalize(graph), [*leaves, *vs])  # the partitioner wants nothing written in place
+    # The partitioner knows inputs and what the second part is given by these names.
     for k, node in enumerate(graph.graph.find_nodes(op="placeholder")):
         node.name = node.target = f"primals_{k + 1}" if k < n else f"tangents_{k - n + 1}"
     graph.recompile()
+    value_layout, through_layout = layouts[-1]
     with tracing(TracingContext(FakeTensorMode())):
-        ahead, back = min_cut_rematerialization_partition(graph, [*leaves, *cotangents], num_fwd_outputs=len(values))
+        ahead, back = min_cut_rematerialization_partition(graph, [*leaves, *vs], num_fwd_outputs=value_layout.num_leaves)
     built_back = _by_shape(lambda given, _: _built(back, given, known))
-    return _built(ahead, leaves, known), out_layouts[-1], lambda *given: built_back(list(given), None)(*given)
+    return _built(ahead, leaves, known), value_layout, lambda *given: built_back(list(given), None)(*given), through_layout
 
 
 def _flat(f: Callable[..., Any], layout: Any) -> tuple[Callable[..., list[Tensor]], list[Any]]:

@@ -29,8 +29,8 @@ RUN, RESULT, SCORES = "run.json", "result.json", "scores.safetensors"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is run. Each experiment's own settings extend these, and every field is an option of ``innerloop run``."""
+class Budget:
+    """What is run, of any kind. Each experiment's own settings extend these, and every field is an option of ``innerloop run``."""
 
     seed: int = 0
     """of the starting weights and of the training tasks; test tasks are the same for all seeds"""
@@ -38,6 +38,20 @@ class Settings:
     """outer steps"""
     meta_batch: int = 25
     """tasks of one iteration"""
+    test_steps: int = 10
+    """steps of adaptation that are scored"""
+    test_tasks: int = 600
+    """tasks that are scored"""
+
+    def quick(self) -> Self:
+        """The same in seconds: to see that it runs, not what it gives."""
+        return replace(self, iterations=min(self.iterations, 50), test_tasks=min(self.test_tasks, 20))
+
+
+@dataclass(frozen=True)
+class Settings(Budget):
+    """What is run of a learner that is trained by gradients of a loss."""
+
     outer_rate: float = 1e-3
     """Adam's rate"""
     clip: float = 0.0
@@ -48,14 +62,6 @@ class Settings:
     """float32, tf32 or bfloat16: of products while training"""
     validation_tasks: int = 100
     """tasks whose loss is logged with each checkpoint"""
-    test_steps: int = 10
-    """steps of adaptation that are scored"""
-    test_tasks: int = 600
-    """tasks that are scored"""
-
-    def quick(self) -> Self:
-        """The same in seconds: to see that it runs, not what it gives."""
-        return replace(self, iterations=min(self.iterations, 50), test_tasks=min(self.test_tasks, 20))
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,9 @@ class Options:
     """show a bar"""
 
 
+Tasks = Any  # a Source, or what a kind of trial has in its place
+
+
 @dataclass(frozen=True)
 class Trial:
     """An experiment made concrete by its settings.
@@ -103,8 +112,8 @@ class Trial:
     """
 
     learner: Learner
-    tasks: Source
-    cases: Mapping[str, Source]
+    tasks: Tasks
+    cases: Mapping[str, Tasks]
     scored: Callable[[Params, float], Learner]
     rates: Sequence[float]
     finish: Callable[[Params], Params] = lambda params: params
@@ -112,6 +121,42 @@ class Trial:
     pictured: Mapping[str, Source] | None = None
     phases: Mapping[int, Learner] = field(default_factory=dict)
     schedule: Callable[[Optimizer], LRScheduler] | None = None
+
+    def trained(self, settings: Any, options: Options, folder: Path, log: Callable[[Row], None]) -> Learner:
+        """The learner with its prior trained, as ``train`` does it."""
+        clipped = settings.clip or settings.longest
+        return train(
+            self.learner,
+            self.tasks,
+            settings.iterations,
+            meta_batch=settings.meta_batch,
+            outer_rate=settings.outer_rate,
+            optimizer=adam(settings.outer_rate, settings.clip or None, settings.longest or None) if clipped else None,
+            schedule=self.schedule,
+            phases=self.phases,
+            precision=settings.precision,
+            engine=options.engine,
+            chunk=options.chunk,
+            device=options.device,
+            out=folder,
+            resume=options.resume,
+            checkpoint_every=options.checkpoint_every,
+            validation_tasks=settings.validation_tasks,
+            progress=options.progress,
+            track=options.track,
+            watch=self._watch(settings, options) if options.watch else None,
+            watch_every=max(options.watch, 1),
+            log=log,
+        )
+
+    def _watch(self, settings: Any, options: Options) -> Callable[[Learner], Row]:
+        from innerloop.analysis import watch
+
+        return watch(self.tasks, self.rates[0], settings.outer_rate, device=options.device)
+
+    def scores(self, learner: Learner, tasks: Any, steps: int, n_tasks: int, **how: Any) -> Scores:
+        """What is scored of the tasks, as ``evaluate`` does it."""
+        return evaluate(learner, tasks, steps, n_tasks, **how)
 
 
 @dataclass(frozen=True)
@@ -153,7 +198,7 @@ class Experiment:
     name: str
     title: str
     source: str
-    settings: Settings
+    settings: Budget
     build: Callable[[Any], Trial]
     claims: Mapping[str, Mapping[int, float]]
     follows: str
@@ -165,7 +210,7 @@ class Experiment:
     needs: tuple[str, ...] = ()
 
 
-def folder_of(experiment: Experiment, settings: Settings, options: Options) -> Path:
+def folder_of(experiment: Experiment, settings: Budget, options: Options) -> Path:
     """Where a run is kept."""
     return options.out / experiment.name / f"seed{settings.seed}"
 
@@ -175,7 +220,7 @@ def seeds_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("seed*")) or [folder]
 
 
-def run(experiment: Experiment, settings: Settings, options: Options) -> Row:
+def run(experiment: Experiment, settings: Budget, options: Options) -> Row:
     """Train, score and write everything into the run's folder; the result line is returned.
 
     Raises:
@@ -240,7 +285,7 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, about: Row) -> tuple[Learner, list[Row]]:
+def _trained(trial: Trial, settings: Budget, options: Options, folder: Path, about: Row) -> tuple[Learner, list[Row]]:
     rows: list[Row] = []
 
     def started(row: Row) -> None:
@@ -249,45 +294,16 @@ def _trained(trial: Trial, settings: Settings, options: Options, folder: Path, a
             _begin(folder, about, options.resume)
         rows.append(row)
 
-    clipped = settings.clip or settings.longest
     made = [f for f in (folder, *folder.parents) if not f.exists()]
     try:
         checkpoint.writable(folder)
-        trained = train(
-            trial.learner,
-            trial.tasks,
-            settings.iterations,
-            meta_batch=settings.meta_batch,
-            outer_rate=settings.outer_rate,
-            optimizer=adam(settings.outer_rate, settings.clip or None, settings.longest or None) if clipped else None,
-            schedule=trial.schedule,
-            phases=trial.phases,
-            precision=settings.precision,
-            engine=options.engine,
-            chunk=options.chunk,
-            device=options.device,
-            out=folder,
-            resume=options.resume,
-            checkpoint_every=options.checkpoint_every,
-            validation_tasks=settings.validation_tasks,
-            progress=options.progress,
-            track=options.track,
-            watch=_watch(trial, settings, options) if options.watch else None,
-            watch_every=max(options.watch, 1),
-            log=started,
-        )
+        trained = trial.trained(settings, options, folder, started)
     except InputError:
         for empty in made:  # folders of a run that never began
             if empty.is_dir() and not any(empty.iterdir()):
                 empty.rmdir()
         raise
     return trained, rows
-
-
-def _watch(trial: Trial, settings: Settings, options: Options) -> Callable[[Learner], Row]:
-    from innerloop.analysis import watch
-
-    return watch(trial.tasks, trial.rates[0], settings.outer_rate, device=options.device)
 
 
 def _begin(folder: Path, about: Row, resume: bool) -> None:
@@ -299,7 +315,7 @@ def _begin(folder: Path, about: Row, resume: bool) -> None:
     checkpoint.write_whole(folder / RUN, json.dumps(about, indent=1) + "\n")
 
 
-def _scored(trial: Trial, prior: Params, settings: Settings, options: Options, metric: Metric) -> tuple[Row, dict[str, Scores]]:
+def _scored(trial: Trial, prior: Params, settings: Budget, options: Options, metric: Metric) -> tuple[Row, dict[str, Scores]]:
     cases, scores = {}, {}
     with bar("scoring", len(trial.cases), show=options.progress) as shown:
         for done, (case, tasks) in enumerate(trial.cases.items(), 1):
@@ -307,10 +323,10 @@ def _scored(trial: Trial, prior: Params, settings: Settings, options: Options, m
             if len(trial.rates) > 1 and settings.test_steps:
                 build = lambda r, scored=scored: scored(prior, r)  # noqa: E731
                 among = (settings.test_steps, settings.test_tasks, options.device, metric.of, metric.higher)
-                rate, tried = tune(build, trial.rates, tasks, *among)
+                rate, tried = tune(build, trial.rates, tasks, *among, score=trial.scores)
             learner = scored(prior, rate)
             steps = settings.test_steps if adapts(learner) else 0
-            s = scores[case] = evaluate(learner, tasks, steps, settings.test_tasks, metric=metric.of, device=options.device)
+            s = scores[case] = trial.scores(learner, tasks, steps, settings.test_tasks, metric=metric.of, device=options.device)
             listed = {"mean": s.mean, "interval": s.interval, "sd": s.sd, "median": s.median}
             cases[case] = {key: _rounded(value.tolist()) for key, value in listed.items()}
             cases[case] |= {"diverged": s.diverged.tolist(), "tasks": len(s.values), "rate": rate}

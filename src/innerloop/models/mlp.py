@@ -8,7 +8,7 @@ from torch import nn
 
 from innerloop.errors import InputError
 
-Start = Literal["torch", "released"]
+Start = Literal["torch", "released", "xavier"]
 
 
 def mlp(*sizes: int, start: Start = "torch", generator: torch.Generator | None = None) -> nn.Sequential:
@@ -21,7 +21,8 @@ def mlp(*sizes: int, start: Start = "torch", generator: torch.Generator | None =
         sizes: inputs, hidden units of each layer, outputs.
         start: ``torch`` for PyTorch's own, weights and biases ~ U(±1/√inputs) of their layer;
             ``released`` for that of MAML's code, weights ~ N(0, 0.01²) cut at two standard
-            deviations and biases 0. The paper prints neither; they train differently.
+            deviations and biases 0. The paper prints neither; they train differently. ``xavier``
+            for rllab's policies, weights ~ U(±√(6 / (inputs + outputs))) and biases 0.
         generator: where the weights are drawn from.
 
     Source: Finn et al. 2017, arXiv:1703.03400, §5.1; its start: cbfinn/maml, ``utils.py``.
@@ -33,6 +34,9 @@ def mlp(*sizes: int, start: Start = "torch", generator: torch.Generator | None =
         linear = nn.Linear(inputs, outputs)
         if start == "released":
             nn.init.trunc_normal_(linear.weight, std=0.01, a=-0.02, b=0.02, generator=generator)
+            nn.init.zeros_(linear.bias)
+        elif start == "xavier":
+            nn.init.xavier_uniform_(linear.weight, generator=generator)
             nn.init.zeros_(linear.bias)
         else:
             for p in (linear.weight, linear.bias):

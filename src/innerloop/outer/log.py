@@ -37,7 +37,7 @@ def open_log(
             row = {**row, "seconds": round(clock(), 3)}
             if file:
                 file.write(json.dumps(row) + "\n")
-            for key in row.keys() & {"loss", "val"}:
+            for key in row.keys() & {"loss", "val", "return"}:
                 board(key, row[key], row["iteration"])
             also(row)
 

@@ -1,6 +1,7 @@
 """What changes from iteration to iteration, and the checkpoint that it is saved to and restored from."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from innerloop import checkpoint
 from innerloop.engine import Plan
 from innerloop.errors import InputError
-from innerloop.params import Params
+from innerloop.params import Params, under
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -26,20 +27,23 @@ class State:
 
     Args:
         params: the prior, changed in place.
-        outer: optimiser of ``params``.
+        outer: optimiser of ``params``; None where outer steps have no state.
         schedule: of its rate.
         iteration: how many were taken.
         pending: losses since the last line of metrics.
         plan: how meta-gradients are computed, once it is known.
+        best, highest: the prior with the highest return so far, and that return, where the best one is wanted.
         began: when the run would have begun, had it never been stopped.
     """
 
     params: Params
-    outer: Optimizer
+    outer: Optimizer | None
     schedule: LRScheduler | None = None
     iteration: int = 0
     pending: list[float] = field(default_factory=list)
     plan: Plan | None = None
+    best: Params = field(default_factory=dict)
+    highest: float = -math.inf
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -49,17 +53,22 @@ class State:
 
     def step(self, gradient: Params) -> None:
         """One more iteration."""
-        for name, p in self.params.items():
-            p.grad = gradient[name]
-        self.outer.step()
+        self.move(gradient)
         if self.schedule:
             self.schedule.step()
         self.iteration += 1
 
+    def move(self, gradient: Params) -> None:
+        """A step of the optimiser."""
+        assert self.outer is not None, "there is no optimiser to step with"
+        for name, p in self.params.items():
+            p.grad = gradient[name]
+        self.outer.step()
+
     def save(self, path: Path, same: Mapping[str, Any]) -> None:
         """Write a checkpoint, with what a run must keep to when it goes on."""
-        outer = self.outer.state_dict()
-        kept = {f"prior.{name}": p for name, p in self.params.items()}
+        outer = self.outer.state_dict() if self.outer else {"state": {}, "param_groups": []}
+        kept = {f"{kind}.{name}": p for kind, of in (("prior", self.params), ("best", self.best)) for name, p in of.items()}
         plain: dict[str, Any] = {}
         for index, moments in outer["state"].items():
             for key, value in moments.items():
@@ -71,6 +80,7 @@ class State:
         kept["random"] = torch.get_rng_state()
         rate = {key: value for key, value in self.schedule.state_dict().items() if _is_json(value)} if self.schedule else {}
         about = {"iteration": self.iteration, "outer": plain, "groups": outer["param_groups"], "schedule": rate, "same": same}
+        about |= {"highest": self.highest} if self.best else {}
         checkpoint.save(path, kept, about | {"plan": self.plan and asdict(self.plan), "seconds": self.seconds})
 
     def restore(self, path: Path, same: Mapping[str, Any]) -> None:
@@ -85,15 +95,17 @@ class State:
         for name, value in about["same"].items():
             if same.get(name) != value:
                 raise InputError(f"the run in {path.parent} was made with {name} {value}, not {same.get(name)}; go on with the same")
-        saved = {name.removeprefix("prior."): t for name, t in kept.items() if name.startswith("prior.")}
-        for name, p in checkpoint.fitting(self.params, saved, path).items():
+        for name, p in checkpoint.fitting(self.params, under(kept, "prior"), path).items():
             self.params[name].copy_(p)
+        if self.best:
+            self.best, self.highest = checkpoint.fitting(self.params, under(kept, "best"), path), about["highest"]
         moments: dict[int, dict[str, Any]] = {}
         for name, value in [*kept.items(), *((f"outer.{key}", value) for key, value in about["outer"].items())]:
             if name.startswith("outer."):
                 _, index, key = name.split(".", 2)
                 moments.setdefault(int(index), {})[key] = value
-        self.outer.load_state_dict({"state": moments, "param_groups": about["groups"]})
+        if self.outer:
+            self.outer.load_state_dict({"state": moments, "param_groups": about["groups"]})
         if self.schedule:
             self.schedule.load_state_dict(about["schedule"])
         torch.set_rng_state(kept["random"])

@@ -1,0 +1,39 @@
+"""Reinforcement learning: worlds, policies, rollouts, the losses of a policy, and training one by trust regions."""
+
+from innerloop.rl.evaluate import evaluate_policy
+from innerloop.rl.losses import clipped, e_maml, judged, loaded_dice, promp, ratio, score, summing
+from innerloop.rl.policies import Categorical, CategoricalPolicy, Gaussian, GaussianPolicy, gaussian_mlp
+from innerloop.rl.returns import Returns, discounted
+from innerloop.rl.rollouts import Experience, Rollouts, collect, some_of, total
+from innerloop.rl.train import train_policy
+from innerloop.rl.trust import trpo
+from innerloop.rl.worlds import Navigation, Told, World
+
+__all__ = [
+    "Categorical",
+    "CategoricalPolicy",
+    "Experience",
+    "Gaussian",
+    "GaussianPolicy",
+    "Navigation",
+    "Returns",
+    "Rollouts",
+    "Told",
+    "World",
+    "clipped",
+    "collect",
+    "discounted",
+    "e_maml",
+    "evaluate_policy",
+    "gaussian_mlp",
+    "judged",
+    "loaded_dice",
+    "promp",
+    "ratio",
+    "score",
+    "some_of",
+    "summing",
+    "total",
+    "train_policy",
+    "trpo",
+]

@@ -1,0 +1,66 @@
+"""Returns of every task before and after each step of adaptation."""
+
+from hashlib import blake2b
+
+import torch
+
+from innerloop.batches import onto
+from innerloop.errors import InputError
+from innerloop.evaluate import Scores
+from innerloop.learner import Learner
+from innerloop.rl.rollouts import Experience, Rollouts, total
+
+
+def evaluate_policy(
+    learner: Learner,
+    experience: Experience,
+    steps: int | None = None,
+    n_tasks: int = 40,
+    *,
+    split: str = "test",
+    together: int = 20,
+    device: str = "cpu",
+) -> Scores:
+    """Mean undiscounted return of the rollouts gathered after 0, 1, … steps of adaptation, for every task.
+
+    Those after k steps are what step k + 1 learns from, so no rollouts are drawn but what adaptation takes; the query's
+    come after the last one. Rollouts of steps that only prepare are not listed.
+
+    Args:
+        learner: of a policy; adapts from its prior.
+        experience: world, rollouts of each step, returns.
+        steps: how far to go, by default as many as the learner takes; its last step is repeated where more are wanted.
+        n_tasks: tasks 0 … n_tasks − 1 of the split.
+        split: ``test``, ``val`` or ``train``.
+        together: tasks that are rolled out side by side.
+        device: such as ``cpu`` or ``cuda``.
+
+    Returns:
+        Scores ``[tasks, steps + 1]``; more is better.
+
+    Raises:
+        InputError: no tasks are asked for, or the world gives NaN.
+
+    >>> from innerloop.methods import maml
+    >>> from innerloop.rl import Navigation, gaussian_mlp, score
+    >>> policy = gaussian_mlp(2, 8, 2)
+    >>> learner = maml(policy, score(policy), steps=1, rate=0.1)
+    >>> evaluate_policy(learner, Experience(Navigation(horizon=5), 4), steps=3, n_tasks=3).values.shape
+    torch.Size([3, 4])
+
+    Source: Finn et al. 2017, arXiv:1703.03400, §5.3.
+    """
+    if n_tasks < 1 or together < 1:
+        raise InputError(f"n_tasks is {n_tasks} and together {together}; both must be 1 or more")
+    learner = learner if steps is None else learner.taking(steps)
+    prior, world, values = onto(learner.prior, device), experience.world, []
+    for first in range(0, n_tasks, together):
+        tasks = experience.gather(learner, prior, split, first, min(together, n_tasks - first))
+        values.append(torch.stack([total(rollouts) for rollouts in listed(learner, tasks.support, tasks.query)], 1).cpu())
+    digest = blake2b(world.tasks(split, 0, n_tasks).cpu().numpy().tobytes(), digest_size=8).hexdigest()
+    return Scores(torch.cat(values).nan_to_num(nan=-torch.inf), f"{n_tasks} of {split!r}, {digest}")
+
+
+def listed(learner: Learner, support: list[Rollouts], query: Rollouts) -> list[Rollouts]:
+    """The rollouts before the first step that counts, and after each of them."""
+    return [*support[learner.prepared :], query]

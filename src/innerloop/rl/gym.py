@@ -1,0 +1,202 @@
+"""Worlds made of gymnasium's environments: vectors of them, or single ones that know how to change their task."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from innerloop.errors import InputError
+from innerloop.rl.worlds import Episodes, Navigation
+from innerloop.tasks.source import generator_of
+
+MISSING = "needs gymnasium; install it with MuJoCo by: pip install 'innerloop[rl]'"
+
+try:
+    import gymnasium
+    from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+except ImportError as problem:  # pragma: no cover, a machine without the extra
+    raise InputError(f"this world {MISSING}") from problem
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """A world of ``gymnasium.vector.VectorEnv``s, one sub-environment for each episode that runs side by side.
+
+    The environment says what a task is: ``sample_tasks(n, rng) → [n, numbers]`` of a NumPy
+    generator, and ``set_tasks(tasks [episodes, numbers])`` before each reset.
+
+    Args:
+        make: ``episodes → VectorEnv`` that does not start a sub-environment again by itself:
+            ``autoreset_mode=AutoresetMode.DISABLED``.
+        horizon: steps after which an episode is cut.
+        scaled: actions from −1 to 1 are stretched to the bounds of the action space; what is
+            beyond them is cut either way.
+        masked: the environment leaves finished sub-environments alone; without, they are reset and what they do is not looked at.
+        name: of the world, in results.
+        seed: any whole number.
+
+    Raises:
+        InputError: gymnasium is missing, the environment lacks ``sample_tasks`` or ``set_tasks``, starts again by itself,
+            or its spaces are neither ``Box`` nor, for actions, ``Discrete``.
+    """
+
+    make: Callable[[int], VectorEnv]
+    horizon: int = 200
+    scaled: bool = True
+    masked: bool = False
+    name: str = "environment"
+    seed: int = 0
+    _made: dict[int, VectorEnv] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        env = self._of(1)
+        for method in ("sample_tasks", "set_tasks"):
+            if not callable(getattr(env, method, None)):
+                raise InputError(
+                    f"{type(env).__name__} has no {method}: it must give tasks by sample_tasks(n, rng) and take them by set_tasks(tasks), "
+                    "or, for single environments, sample_tasks(n, rng) and set_task(task) in Single(make)"
+                )
+        mode = env.metadata.get("autoreset_mode")
+        if mode is not AutoresetMode.DISABLED:
+            raise InputError(
+                f"{type(env).__name__} starts episodes again by itself ({mode}), which puts steps of nobody's policy among the rollouts; "
+                "make it with autoreset_mode=AutoresetMode.DISABLED"
+            )
+        seen, acts = env.single_observation_space, env.single_action_space
+        if not isinstance(seen, gymnasium.spaces.Box) or len(seen.shape) != 1:
+            raise InputError(f"observations are {seen}; give a Box of one axis, as by gymnasium.wrappers.FlattenObservation")
+        if not isinstance(acts, (gymnasium.spaces.Box, gymnasium.spaces.Discrete)):
+            raise InputError(f"actions are {acts}; give a Box or a Discrete space")
+
+    def __repr__(self) -> str:
+        return f"{self.name}(horizon={self.horizon}, seed={self.seed})"
+
+    def _of(self, episodes: int) -> Any:
+        if episodes not in self._made:
+            self._made[episodes] = self.make(episodes)
+        return self._made[episodes]
+
+    @property
+    def observations(self) -> int:
+        return self._of(1).single_observation_space.shape[0]
+
+    @property
+    def discrete(self) -> bool:
+        return isinstance(self._of(1).single_action_space, gymnasium.spaces.Discrete)
+
+    @property
+    def actions(self) -> int:
+        space = self._of(1).single_action_space
+        return int(space.n) if self.discrete else int(np.prod(space.shape))
+
+    def tasks(self, split: str, first: int, count: int) -> Tensor:
+        rngs = (_numpy(generator_of(self.seed, split, i)) for i in range(first, first + count))
+        return torch.as_tensor(np.concatenate([self._of(1).sample_tasks(1, rng) for rng in rngs])).float()
+
+    def identity(self, tasks: Tensor) -> Tensor:
+        """All numbers of the task."""
+        return tasks
+
+    def begin(self, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator]) -> Episodes:
+        env = self._of(len(tasks) * trajectories)
+        env.set_tasks(tasks.repeat_interleave(trajectories, 0).double().cpu().numpy())
+        seeds = torch.cat([torch.randint(2**31, (trajectories,), generator=g) for g in generators])
+        seen, _ = env.reset(seed=seeds.tolist())
+        return _Running(self, env, (len(tasks), trajectories), seen)
+
+
+class _Running:
+    """Sub-environments between two steps."""
+
+    def __init__(self, world: Vector, env: Any, shape: tuple[int, int], seen: np.ndarray):
+        self.world, self.env, self.shape = world, env, shape
+        self.ended = np.zeros(shape[0] * shape[1], dtype=bool)
+        self.observation = self._shaped(seen)
+
+    def _shaped(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.asarray(values, dtype=np.float32)).view(*self.shape, *values.shape[1:])
+
+    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = action.flatten(0, 1).cpu().numpy()
+        space = self.env.single_action_space
+        if not self.world.discrete:
+            if self.world.scaled:
+                chosen = space.low + (np.clip(chosen, -1, 1) + 1) / 2 * (space.high - space.low)
+            chosen = np.clip(chosen, space.low, space.high)
+        if self.ended.any() and not self.world.masked:
+            self.env.reset(options={"reset_mask": self.ended.copy()})
+        seen, reward, terminated, truncated, _ = self.env.step(chosen)
+        self.ended = terminated | truncated
+        self.observation = self._shaped(seen)
+        return self.observation, self._shaped(reward), torch.as_tensor(self.ended).view(self.shape)
+
+
+def _numpy(generator: torch.Generator) -> np.random.Generator:
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+
+
+class _Several(SyncVectorEnv):
+    """Single environments in turn, whose tasks are set one by one."""
+
+    def sample_tasks(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return np.asarray(self.envs[0].unwrapped.sample_tasks(n, rng), dtype=float)  # type: ignore[attr-defined]
+
+    def set_tasks(self, tasks: np.ndarray) -> None:
+        for env, task in zip(self.envs, tasks, strict=True):
+            env.unwrapped.set_task(task)  # type: ignore[attr-defined]
+
+
+def Single(make: Callable[[], gymnasium.Env], horizon: int = 200, **how: Any) -> Vector:  # noqa: N802, it is a world like the others
+    """A world of any gymnasium environment that has ``sample_tasks(n, rng) → [n, numbers]`` and ``set_task(task)``.
+
+    Args:
+        make: makes one, such as ``lambda: MyEnv()``; wrappers may be around it.
+        horizon: steps after which an episode is cut.
+        how: further arguments of ``Vector``.
+
+    Raises:
+        InputError: the environment lacks one of the two methods, or as for ``Vector``.
+    """
+    one = make()
+    if missing := [method for method in ("sample_tasks", "set_task") if not callable(getattr(one.unwrapped, method, None))]:
+        raise InputError(
+            f"{type(one.unwrapped).__name__} has no {missing[0]}; give it sample_tasks(n, rng), which returns an array of n rows of "
+            "numbers, and set_task(task), which takes one of them"
+        )
+    several = partial(_Several, autoreset_mode=AutoresetMode.DISABLED)
+    return Vector(lambda n: several([make] * n), horizon, **{"name": type(one.unwrapped).__name__, **how})
+
+
+class NavigationEnv(gymnasium.Env):
+    """``Navigation`` as a single gymnasium environment, one point at a time."""
+
+    def __init__(self, world: Navigation = Navigation()):
+        self.world = world
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space = gymnasium.spaces.Box(-world.bound, world.bound, (2,), np.float64)
+        self.task = np.zeros(5)
+
+    def sample_tasks(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Rows of goal, start and mode."""
+        return self.world.tasks("train", int(rng.integers(2**31)), n).double().numpy()
+
+    def set_task(self, task: np.ndarray) -> None:
+        """Walk to another goal from the next reset on."""
+        self.task = np.asarray(task, dtype=float)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.at = self.task[2:4].copy()
+        return self.at.copy(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.at = self.at + np.clip(action, -self.world.bound, self.world.bound)
+        apart = self.at - self.task[:2]
+        distance = float(np.hypot(*apart))
+        reward = -(distance**2 if self.world.reward == "squared" else distance)
+        near = {"box": bool((np.abs(apart) < 0.01).all()), "radius": distance < 0.01, "never": False}[self.world.stop]
+        return self.at.copy(), reward, near, False, {}

@@ -1,0 +1,118 @@
+"""Returns, the baseline that they are compared with, and the advantages that are left."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from innerloop.errors import InputError
+
+
+@dataclass(frozen=True)
+class Returns:
+    """Advantages of rollouts, Â_t = Σ_l (γ λ)^l δ_{t+l} with δ_t = r_t + γ b_{t+1} − b_t, then centred and scaled for each task.
+
+    The baseline b is fitted to the discounted returns of the very rollouts that it is then taken
+    from, each task and step by itself. With λ = 1 the advantage is the discounted return less b.
+
+    Args:
+        discount: γ, 0 to 1.
+        trace: λ of generalised advantage estimation, 0 to 1.
+        baseline: ``linear`` in features of observation and time, or ``none``.
+        normalised: make mean 0 and deviation 1 over all steps of a task.
+        bootstrap: an episode that is cut at the horizon is taken to go on as the baseline
+            expects; without, as in the papers' code, as if nothing came after it.
+
+    >>> plain = Returns(discount=0.5, baseline="none", normalised=False)
+    >>> plain(torch.zeros(1, 1, 3, 2), torch.tensor([[[1.0, 1.0, 1.0]]]), torch.ones(1, 1, 3, dtype=torch.bool))
+    tensor([[[1.7500, 1.5000, 1.0000]]])
+
+    Raises:
+        InputError: a setting is out of its range.
+
+    Source: Schulman et al. 2016, arXiv:1506.02438; baseline: Duan et al. 2016, arXiv:1604.06778; settings: cbfinn/maml_rl.
+    """
+
+    discount: float = 0.99
+    trace: float = 1.0
+    baseline: Literal["linear", "none"] = "linear"
+    normalised: bool = True
+    bootstrap: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.discount <= 1 and 0 <= self.trace <= 1):
+            raise InputError(f"discount is {self.discount} and trace {self.trace}; both must be from 0 to 1")
+        if self.baseline not in ("linear", "none") or (self.bootstrap and self.baseline == "none"):
+            raise InputError(f"baseline is {self.baseline!r} with bootstrap {self.bootstrap}; give 'linear', or 'none' without bootstrap")
+
+    def __call__(self, observations: Tensor, rewards: Tensor, alive: Tensor, last: Tensor | None = None, going: Tensor | None = None) -> Tensor:
+        """Advantages ``[tasks, K, T]``.
+
+        Args:
+            observations: ``[tasks, K, T, observations]``.
+            rewards: ``[tasks, K, T]``.
+            alive: which steps were taken, ``[tasks, K, T]``.
+            last: what was seen after the last step, ``[tasks, K, observations]``; for ``bootstrap``.
+            going: which episodes were cut at the horizon, ``[tasks, K]``; for ``bootstrap``.
+        """
+        taken, reward = alive.double(), rewards.double()
+        expected = torch.zeros_like(reward)
+        beyond = reward.new_zeros(reward.shape[:2])
+        if self.baseline == "linear":
+            weights = fitted(observations, discounted(reward, self.discount), alive)
+            expected = (features(observations) @ weights[:, None]).squeeze(-1) * taken
+            if self.bootstrap:
+                assert last is not None and going is not None, "bootstrap needs what came after the last step"
+                # What the fit expects there would change the returns that it is fitted to: fit once more.
+                late = features(last.unsqueeze(2), reward.shape[2])
+                for _ in range(2):
+                    beyond = (late @ weights[:, None]).squeeze(-1).squeeze(-1) * going
+                    weights = fitted(observations, discounted(reward, self.discount, beyond), alive)
+                expected = (features(observations) @ weights[:, None]).squeeze(-1) * taken
+        following = torch.cat([expected[..., 1:], beyond.unsqueeze(-1)], -1)
+        surprise = (reward + self.discount * following - expected) * taken
+        advantages = discounted(surprise, self.discount * self.trace)
+        if self.normalised:
+            n = taken.sum((1, 2), keepdim=True)
+            mean = (advantages * taken).sum((1, 2), keepdim=True) / n
+            apart = (advantages - mean) * taken
+            advantages = apart / ((apart.square().sum((1, 2), keepdim=True) / n).sqrt() + 1e-8)
+        return (advantages * taken).to(rewards)
+
+
+def discounted(rewards: Tensor, discount: float, beyond: Tensor | None = None) -> Tensor:
+    """R_t = Σ_l γ^l r_{t+l} along the last axis, which ``beyond`` follows.
+
+    >>> discounted(torch.tensor([1.0, 1.0]), 0.5, beyond=torch.tensor(4.0))
+    tensor([2.5000, 3.0000])
+    """
+    returns, ahead = [], torch.zeros_like(rewards[..., 0]) if beyond is None else beyond
+    for r in reversed(rewards.unbind(-1)):
+        ahead = r + discount * ahead
+        returns.append(ahead)
+    return torch.stack(returns[::-1], -1)
+
+
+def features(observations: Tensor, first: int = 0) -> Tensor:
+    """[o, o², t/100, (t/100)², (t/100)³, 1] with o cut to ±10 and time counted from ``first`` on, in float64.
+
+    >>> features(torch.tensor([[2.0], [20.0]]))[1]
+    tensor([1.0000e+01, 1.0000e+02, 1.0000e-02, 1.0000e-04, 1.0000e-06, 1.0000e+00],
+           dtype=torch.float64)
+    """
+    o = observations.double().clamp(-10, 10)
+    t = torch.arange(first, first + o.shape[-2], dtype=o.dtype, device=o.device).div(100)
+    time = torch.stack([t, t**2, t**3, torch.ones_like(t)], -1).expand(*o.shape[:-1], 4)
+    return torch.cat([o, o.square(), time], -1)
+
+
+RIDGE = 1e-5
+
+
+def fitted(observations: Tensor, returns: Tensor, alive: Tensor) -> Tensor:
+    """Weights of the linear baseline of each task, argmin_w Σ (w · f_t − R_t)² + 10⁻⁵ |w|², ``[tasks, features, 1]``."""
+    kept = alive.double().flatten(1).unsqueeze(-1)
+    f, r = features(observations).flatten(1, 2) * kept, returns.double().flatten(1).unsqueeze(-1) * kept
+    square = f.mT @ f + RIDGE * torch.eye(f.shape[-1], dtype=f.dtype, device=f.device)
+    return torch.linalg.lstsq(square, f.mT @ r).solution

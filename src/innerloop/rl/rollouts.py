@@ -1,0 +1,206 @@
+"""Rollouts: what a policy does in a world, and the rollouts that a learner's adaptation asks for, step after step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from innerloop.batches import map_tensors
+from innerloop.engine import traced
+from innerloop.errors import InputError
+from innerloop.learner import Learner, Task
+from innerloop.params import Params
+from innerloop.rl.policies import Policy
+from innerloop.rl.returns import Returns
+from innerloop.rl.worlds import World
+from innerloop.tasks.source import generator_of
+
+
+class Rollouts(NamedTuple):
+    """Trajectories of one task, K of T time steps each; with another axis in front, of several tasks.
+
+    What comes after an episode's end is 0 and not ``alive``: losses and returns leave it out.
+
+    Args:
+        observations: ``[K, T, observations]``, before each action.
+        actions: ``[K, T, actions]``, or numbers ``[K, T]`` where they are discrete.
+        rewards: ``[K, T]``.
+        alive: whether the step was taken, ``[K, T]``.
+        log_prob: log π(action) of the policy that acted, ``[K, T]``.
+        advantages: how much better than expected, ``[K, T]``.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    alive: Tensor
+    log_prob: Tensor
+    advantages: Tensor
+
+
+def total(rollouts: Rollouts) -> Tensor:
+    """Undiscounted return, Σ_t r_t, its mean over trajectories."""
+    return rollouts.rewards.sum(-1).mean(-1)
+
+
+def some_of(rollouts: Rollouts, trajectories: int) -> Rollouts:
+    """The first so many trajectories of each task in a batch of them."""
+    return map_tensors(lambda t: t[:, :trajectories], rollouts)
+
+
+def collect(
+    policy: Policy, params: Params, world: World, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator], returns: Returns
+) -> Rollouts:
+    """Rollouts of several tasks at once, each by parameters of its own: a_t ~ π_φᵢ(· | o_t).
+
+    All that is random of a task comes from its generator, so its rollouts are the same whatever
+    other tasks are collected with it.
+
+    Args:
+        policy: a learner's model, ``(params, observations) → distribution``.
+        params: stacked, one row a task.
+        tasks: rows of numbers, from ``world.tasks``.
+        trajectories: of each task.
+        generators: one a task.
+        returns: how advantages are made of rewards.
+
+    Raises:
+        InputError: an observation or a reward is NaN or infinite, or the policy's actions are not the world's.
+    """
+    if trajectories < 1 or world.horizon < 1:
+        raise InputError(f"trajectories is {trajectories} and the world's horizon {world.horizon}; both must be 1 or more")
+    like = next(iter(params.values()))
+    device, kind = like.device, like.dtype
+    noise = torch.stack([_noise(world, trajectories, g) for g in generators]).to(device, kind)
+    told = _for_all_tasks(policy)
+    with torch.no_grad():
+        episodes = world.begin(tasks.to(device, kind), trajectories, generators)
+        seen, alive = episodes.observation.to(device, kind), torch.ones(noise.shape[:2], dtype=torch.bool, device=device)
+        _check_policy(told(params, seen), world)
+        steps = []
+        for t in range(world.horizon):
+            action = told(params, seen).act(noise[:, :, t])
+            following, reward, ended = episodes.step(action)
+            steps.append((seen, action, reward.to(device, kind), alive))
+            seen, alive = following.to(device, kind), alive & ~ended.to(device)
+            if not alive.any():
+                break
+        observations, actions, rewards, taken = (torch.stack(each, 2) for each in zip(*steps, strict=True))
+        _check_finite(observations, rewards, taken)
+        if (missing := world.horizon - len(steps)) > 0:
+            observations, actions, rewards, taken = (_longer(t, missing) for t in (observations, actions, rewards, taken))
+        observations, rewards = observations * taken.unsqueeze(-1), rewards * taken
+        log_prob = told(params, observations).log_prob(actions) * taken
+        last = seen if returns.bootstrap else None
+        return Rollouts(observations, actions, rewards, taken, log_prob, returns(observations, rewards, taken, last, alive))
+
+
+@lru_cache(maxsize=8)
+def _for_all_tasks(policy: Policy) -> Callable[[Params, Tensor], Any]:
+    """The policy at parameters of each task; it is called for every time step, so what is not arithmetic counts."""
+    return traced(vmap(policy))
+
+
+def _noise(world: World, trajectories: int, generator: torch.Generator) -> Tensor:
+    shape = (trajectories, world.horizon, world.actions)
+    if not world.discrete:
+        return torch.randn(shape, generator=generator)
+    return -(-torch.rand(shape, generator=generator).clamp(1e-20).log()).log()
+
+
+def _longer(t: Tensor, missing: int) -> Tensor:
+    return torch.cat([t, t.new_zeros(*t.shape[:2], missing, *t.shape[3:])], 2)
+
+
+def _check_policy(told: object, world: World) -> None:
+    discrete, own = hasattr(told, "logits"), getattr(told, "logits", getattr(told, "mean", torch.empty(0))).shape[-1]
+    if discrete != world.discrete:
+        kinds = {True: "one of several actions", False: "actions of real numbers"}
+        fits = "CategoricalPolicy" if world.discrete else "GaussianPolicy"
+        raise InputError(f"the policy gives {kinds[discrete]} but the world takes {kinds[world.discrete]}; use a {fits}")
+    if own != world.actions:
+        raise InputError(f"the policy gives actions of {own} numbers but the world takes {world.actions}; build the policy with {world.actions}")
+
+
+def _check_finite(observations: Tensor, rewards: Tensor, alive: Tensor) -> None:
+    for name, of in (("an observation", observations), ("a reward", rewards.unsqueeze(-1))):
+        if not (fine := of.isfinite().all(-1) | ~alive).all():
+            task, trajectory, time = (~fine).nonzero()[0].tolist()
+            raise InputError(
+                f"{name} of task {task} is NaN or infinite at time {time} of trajectory {trajectory}; "
+                "bound the world's state, or end such an episode before it"
+            )
+
+
+@dataclass(frozen=True)
+class Experience:
+    """How a learner meets tasks of a world: with fresh rollouts for every step, by the parameters that it has then.
+
+    Args:
+        world: where tasks come from.
+        trajectories: rollouts that each step sees, and the query.
+        preparing: rollouts that each step sees which only prepares, where that is another number.
+        again: the first step after those that prepare sees their rollouts once more, not fresh
+            ones: so what comes after them was not drawn by what they made. With ``ratio`` inside it is weighted by how likely it is now.
+        returns: how advantages are made of rewards.
+
+    Raises:
+        InputError: there are no trajectories.
+
+    >>> from innerloop.methods import maml
+    >>> from innerloop.rl import Navigation, gaussian_mlp, score
+    >>> policy = gaussian_mlp(2, 8, 2)
+    >>> learner = maml(policy, score(policy), steps=1, rate=0.1)
+    >>> task = Experience(Navigation(horizon=5), trajectories=4).gather(learner, learner.prior, "train", first=0, count=3)
+    >>> task.query.rewards.shape  # tasks, trajectories, time
+    torch.Size([3, 4, 5])
+    """
+
+    world: World
+    trajectories: int = 20
+    preparing: int | None = None
+    again: bool = False
+    returns: Returns = field(default_factory=Returns)
+
+    def __post_init__(self) -> None:
+        if self.trajectories < 1 or (self.preparing is not None and self.preparing < 1):
+            raise InputError(f"trajectories is {self.trajectories} and preparing {self.preparing}; give 1 or more")
+
+    def gather(self, learner: Learner, prior: Params, split: str, first: int, count: int) -> Task:
+        """Tasks of a split as the learner meets them from that prior, stacked: support[k] is by the parameters before step k.
+
+        Adapting the same prior to them again gives the same path.
+
+        Args:
+            learner: whose steps are taken.
+            prior: where they begin.
+            first, count: which tasks.
+        """
+        like = next(iter(prior.values()))
+        tasks = self.world.tasks(split, first, count).to(like.device, like.dtype)
+        shared = {name: p.expand(count, *p.shape) for name, p in prior.items()}
+        keys = [(self.world.seed, split, i) for i in range(first, first + count)]
+        return self.follow(learner, shared, tasks, keys)
+
+    def follow(self, learner: Learner, params: Params, tasks: Tensor, keys: Sequence[tuple[object, ...]]) -> Task:
+        """The same from parameters and tasks in hand, a row each; what is random of a task is a function of its key."""
+        support: list[Rollouts] = []
+        for k, step in enumerate(learner.steps):
+            n = self.preparing or self.trajectories if k < learner.prepared else self.trajectories
+            repeated = self.again and support and k == learner.prepared
+            support.append(support[-1] if repeated else self._collected(learner, params, tasks, n, keys, k))
+            with torch.no_grad():
+                params = vmap(step)(params, support[-1])
+        return Task(support, self._collected(learner, params, tasks, self.trajectories, keys, len(support)))
+
+    def _collected(
+        self, learner: Learner, params: Params, tasks: Tensor, trajectories: int, keys: Sequence[tuple[object, ...]], phase: int
+    ) -> Rollouts:
+        if learner.model is None:
+            raise InputError("the learner has no model to act with; build it from a policy")
+        generators = [generator_of(*key, phase) for key in keys]
+        return collect(learner.model, params, self.world, tasks, trajectories, generators, self.returns)

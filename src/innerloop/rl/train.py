@@ -1,0 +1,166 @@
+"""Training a policy's prior: gather rollouts by the prior and by what it adapts to, take an outer step, keep the best."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from innerloop import checkpoint
+from innerloop.batches import onto
+from innerloop.checkpoint import PRIOR
+from innerloop.engine import Plan, meta_gradient
+from innerloop.errors import Diverged, InputError, positive
+from innerloop.learner import Learner, Task
+from innerloop.outer import CHECKPOINT, Row, State, Stopped, open_log, signals
+from innerloop.outer.trpo import TrustRegion
+from innerloop.params import Params
+from innerloop.progress import bar
+from innerloop.rl.rollouts import Experience, total
+from innerloop.rl.trust import trpo
+
+WORTH = 30
+"""Iterations from which on compiling pays."""
+
+
+def train_policy(
+    learner: Learner,
+    experience: Experience,
+    iterations: int,
+    *,
+    meta_batch: int = 20,
+    outer: Callable[[Learner], TrustRegion] = trpo,
+    optimizer: Callable[[list[Tensor]], Optimizer] | None = None,
+    outer_steps: int = 1,
+    best: bool = True,
+    engine: str = "auto",
+    device: str = "cpu",
+    out: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 10,
+    progress: bool = True,
+    track: bool = False,
+    log: Callable[[Row], None] = lambda row: None,
+) -> Learner:
+    """The learner with its prior trained on rollouts: θ ← outer(θ, rollouts by θ and by what it adapts to).
+
+    Iteration *n* meets the tasks n·meta_batch … (n + 1)·meta_batch − 1 of the world's ``train`` split. All
+    that is random in them is a function of seed and task, so a continued run is bit for bit an unbroken one.
+
+    Args:
+        learner: of a policy; it stays as it is.
+        experience: world, rollouts, returns.
+        iterations: in all, those of a continued run included.
+        meta_batch: tasks of one iteration.
+        outer: ``learner → TrustRegion``, such as ``partial(trpo, limit=0.02)``.
+        optimizer: ``list of tensors → torch optimiser``, such as ``adam(1e-3)``, in the place of the trust region.
+        outer_steps: of that optimiser, on the same rollouts.
+        best: give back the prior with the highest return after adaptation, averaged over the tasks of its
+            iteration, as the papers do; without, the last one.
+        engine: ``vmap``, ``vmap+compile``, or ``auto``, which compiles from 30 iterations on.
+        device: such as ``cpu`` or ``cuda``.
+        out: folder for ``metrics.jsonl``, ``checkpoint.safetensors`` and, at the end, ``prior.safetensors``.
+        resume: go on from the folder's checkpoint.
+        checkpoint_every: iterations between checkpoints.
+        progress: show a bar.
+        track: write TensorBoard events into ``out`` too.
+        log: is called with every line of metrics: mean ``returns`` before each step and of the
+            query, what the outer step did.
+
+    Raises:
+        InputError: a setting cannot be used, or the world gives NaN.
+        Diverged: the prior became NaN or infinite; the last checkpoint stays.
+        Stopped: Ctrl-C or SIGTERM came; the state is saved.
+
+    >>> from innerloop.methods import maml
+    >>> from innerloop.rl import Navigation, gaussian_mlp, judged, score
+    >>> policy = gaussian_mlp(2, 8, 2)
+    >>> learner = judged(maml(policy, score(policy), steps=1, rate=0.1), policy)
+    >>> trained = train_policy(learner, Experience(Navigation(horizon=5), 4), iterations=2, meta_batch=2, progress=False)
+    >>> trained.prior.keys() == learner.prior.keys()
+    True
+
+    Source: Finn et al. 2017, arXiv:1703.03400, algorithm 3.
+    """
+    positive(meta_batch=meta_batch, checkpoint_every=checkpoint_every, outer_steps=outer_steps)
+    if iterations < 0:
+        raise InputError(f"iterations is {iterations}; it cannot be below 0")
+    if (resume or track) and out is None:
+        raise InputError("resume and track need the folder of the run; give out=…")
+    if engine not in (known := ("auto", "vmap", "vmap+compile")):
+        raise InputError(f"engine is {engine!r}; policies are trained with {', '.join(known)}")
+    plan = Plan(compiled=engine == "vmap+compile" or (engine == "auto" and iterations >= WORTH))
+    params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
+    state = State(params, optimizer(list(params.values())) if optimizer else None, plan=plan, best=dict(params))
+    same: dict[str, Any] = {"experience": str(experience), "meta_batch": meta_batch}
+    same |= { "outer": "trust region" if state.outer is None else type(state.outer).__name__, "outer_steps": outer_steps}
+    folder = None if out is None else Path(out)
+    if folder and resume:
+        state.restore(folder / CHECKPOINT, same)
+        state.plan = plan
+    if (first := state.iteration) > iterations:
+        raise InputError(f"the run in {folder} has taken {first} iterations already; ask for {first} or more, or start anew")
+    step = _by_gradient(learner, state, plan, outer_steps) if state.outer else _by_trust(replace(outer(learner), compile=plan.compiled), state)
+    if folder:
+        checkpoint.writable(folder)
+    with (
+        bar("training", iterations, first, progress) as shown,
+        open_log(folder, first, lambda: state.seconds, track, log) as write,
+        signals() as received,
+    ):
+        def keep() -> None:
+            if not all(p.isfinite().all() for p in state.params.values()):
+                raise Diverged(f"the prior became NaN or infinite before iteration {state.iteration}; take a smaller outer step")
+            if folder:
+                state.save(folder / CHECKPOINT, same)
+
+        write({"iteration": first, "engine": str(plan), "measured": {}})
+        keep()
+        while state.iteration < iterations:
+            tasks = experience.gather(learner, state.params, "train", state.iteration * meta_batch, meta_batch)
+            returns = [float(total(rollouts).mean()) for rollouts in (*tasks.support, tasks.query)]
+            if returns[-1] > state.highest:
+                state.highest, state.best = returns[-1], {name: p.clone() for name, p in state.params.items()}
+            did = step(tasks)
+            write({"iteration": state.iteration, "return": returns[-1], "returns": returns, **did})
+            shown.to(state.iteration, f"return {returns[0]:.1f} → {returns[-1]:.1f}")
+            if state.iteration % checkpoint_every == 0 or state.iteration == iterations:
+                keep()
+            if received:
+                keep()
+                where = f"saved in {folder}; continue with resume" if folder else "nothing is saved: no out folder was given"
+                raise Stopped(f"stopped after iteration {state.iteration} of {iterations}, {where}", received[0])
+    trained = replace(learner, prior={n: p.detach().clone() for n, p in (state.best if best else state.params).items()})
+    if folder:
+        checkpoint.save(folder / PRIOR, trained.prior, {})
+    return trained
+
+
+def _by_trust(region: TrustRegion, state: State) -> Callable[[Task], Row]:
+    def step(tasks: Task) -> Row:
+        there, did = region(state.params, tasks)
+        for name, p in state.params.items():
+            p.copy_(there[name])
+        state.iteration += 1
+        return {"surrogate": did.after, "kl": did.moved, "tries": did.tries, "taken": did.moved > 0}
+
+    return step
+
+
+def _by_gradient(learner: Learner, state: State, plan: Plan, steps: int) -> Callable[[Task], Row]:
+    gradient_of = meta_gradient(learner, plan)
+
+    def step(tasks: Task) -> Row:
+        losses = []
+        for _ in range(steps):
+            gradient, loss = gradient_of(state.params, tasks)
+            losses.append(float(loss))
+            state.move(gradient)
+        state.iteration += 1
+        return {"surrogate": losses[-1]}
+
+    return step
+
+
