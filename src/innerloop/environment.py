@@ -2,6 +2,8 @@
 
 import platform
 import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": numpy.__version__,
+            **{name: version(name) for name in ("gymnasium", "mujoco") if name in sys.modules},  # they move returns
         },
         "commit": commit(),
         "machine": {"cpu": cpu(), "threads": torch.get_num_threads(), "device": device_name(device)},

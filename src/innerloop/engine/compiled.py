@@ -134,7 +134,9 @@ def _cut(
 
     def joint(*given: Tensor) -> list[Tensor]:
         v = pytree.tree_unflatten(list(given[n:]), like_layouts[-1])
-        (value, value_layout), (through, through_layout) = map(pytree.tree_flatten, both(v, *pytree.tree_unflatten(list(given[:n]), layout)))
+        (value, value_layout), (through, through_layout) = map(
+            pytree.tree_flatten, both(v, *pytree.tree_unflatten(list(given[:n]), layout))
+        )
         layouts.append((value_layout, through_layout))
         return [*value, *through]
 

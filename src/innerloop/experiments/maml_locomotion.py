@@ -34,7 +34,11 @@ def ground(settings: Run, seed: int) -> World:
     from innerloop.rl.locomotion import locomotion
 
     given = (settings.robot, settings.goal, settings.dynamics)
-    if settings.robot not in ("cheetah", "ant") or settings.goal not in ("direction", "velocity") or settings.dynamics not in ("rllab", "v5"):
+    if (
+        settings.robot not in ("cheetah", "ant")
+        or settings.goal not in ("direction", "velocity")
+        or settings.dynamics not in ("rllab", "v5")
+    ):
         raise InputError(f"robot, goal and dynamics are {given}; give cheetah or ant, direction or velocity, rllab or v5")
     return locomotion(settings.robot, settings.goal, settings.dynamics, settings.horizon, seed)  # type: ignore[arg-type]
 

@@ -137,7 +137,9 @@ class Locomotion(VectorEnv):
 
     def __init__(self, num_envs: int, robot: Robot, goal: Goal, dynamics: Dynamics = "rllab", threads: int = 0):
         if (robot, dynamics) not in BODIES or goal not in ("velocity", "direction"):
-            raise InputError(f"robot is {robot!r}, goal {goal!r} and dynamics {dynamics!r}; give cheetah or ant, velocity or direction, rllab or v5")
+            raise InputError(
+                f"robot is {robot!r}, goal {goal!r} and dynamics {dynamics!r}; give cheetah or ant, velocity or direction, rllab or v5"
+            )
         self.num_envs, self.goal, self.dynamics, self.body = num_envs, goal, dynamics, BODIES[robot, dynamics]
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_fps": round(1 / self.body.seconds)}
         self.model = model_of(robot, dynamics)
@@ -219,7 +221,10 @@ class Locomotion(VectorEnv):
         parts = [self.positions[:, self.body.hidden :], self.velocities]
         if self.dynamics == "rllab":
             if self.contacts is not None:
-                parts += [np.clip(self.contacts, -1, 1).reshape(self.num_envs, -1), self.rotations[:, self.torso].reshape(self.num_envs, -1)]
+                parts += [
+                    np.clip(self.contacts, -1, 1).reshape(self.num_envs, -1),
+                    self.rotations[:, self.torso].reshape(self.num_envs, -1),
+                ]
             parts.append(self.centre[:, self.torso])
         return np.concatenate(parts, 1)
 

@@ -32,8 +32,8 @@ def score(policy: nn.Module) -> Loss:
     Source: Finn et al. 2017, arXiv:1703.03400, §3.2; cbfinn/maml_rl.
     """
     act = model(policy)
-    return lambda params, rollouts: -mean_over_steps(
-        act(params, rollouts.observations).log_prob(rollouts.actions) * rollouts.advantages, rollouts.alive
+    return lambda params, rollouts: (
+        -mean_over_steps(act(params, rollouts.observations).log_prob(rollouts.actions) * rollouts.advantages, rollouts.alive)
     )
 
 

@@ -46,7 +46,9 @@ class Returns:
         if self.baseline not in ("linear", "none") or (self.bootstrap and self.baseline == "none"):
             raise InputError(f"baseline is {self.baseline!r} with bootstrap {self.bootstrap}; give 'linear', or 'none' without bootstrap")
 
-    def __call__(self, observations: Tensor, rewards: Tensor, alive: Tensor, last: Tensor | None = None, going: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, observations: Tensor, rewards: Tensor, alive: Tensor, last: Tensor | None = None, going: Tensor | None = None
+    ) -> Tensor:
         """Advantages ``[tasks, K, T]``.
 
         Args:

@@ -123,7 +123,9 @@ def _check_policy(told: object, world: World) -> None:
         fits = "CategoricalPolicy" if world.discrete else "GaussianPolicy"
         raise InputError(f"the policy gives {kinds[discrete]} but the world takes {kinds[world.discrete]}; use a {fits}")
     if own != world.actions:
-        raise InputError(f"the policy gives actions of {own} numbers but the world takes {world.actions}; build the policy with {world.actions}")
+        raise InputError(
+            f"the policy gives actions of {own} numbers but the world takes {world.actions}; build the policy with {world.actions}"
+        )
 
 
 def _check_finite(observations: Tensor, rewards: Tensor, alive: Tensor) -> None:

@@ -95,14 +95,16 @@ def train_policy(
     params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
     state = State(params, optimizer(list(params.values())) if optimizer else None, plan=plan, best=dict(params))
     same: dict[str, Any] = {"experience": str(experience), "meta_batch": meta_batch}
-    same |= { "outer": "trust region" if state.outer is None else type(state.outer).__name__, "outer_steps": outer_steps}
+    same |= {"outer": "trust region" if state.outer is None else type(state.outer).__name__, "outer_steps": outer_steps}
     folder = None if out is None else Path(out)
     if folder and resume:
         state.restore(folder / CHECKPOINT, same)
         state.plan = plan
     if (first := state.iteration) > iterations:
         raise InputError(f"the run in {folder} has taken {first} iterations already; ask for {first} or more, or start anew")
-    step = _by_gradient(learner, state, plan, outer_steps) if state.outer else _by_trust(replace(outer(learner), compile=plan.compiled), state)
+    step = (
+        _by_gradient(learner, state, plan, outer_steps) if state.outer else _by_trust(replace(outer(learner), compile=plan.compiled), state)
+    )
     if folder:
         checkpoint.writable(folder)
     with (
@@ -110,6 +112,7 @@ def train_policy(
         open_log(folder, first, lambda: state.seconds, track, log) as write,
         signals() as received,
     ):
+
         def keep() -> None:
             if not all(p.isfinite().all() for p in state.params.values()):
                 raise Diverged(f"the prior became NaN or infinite before iteration {state.iteration}; take a smaller outer step")
@@ -162,5 +165,3 @@ def _by_gradient(learner: Learner, state: State, plan: Plan, steps: int) -> Call
         return {"surrogate": losses[-1]}
 
     return step
-
-
