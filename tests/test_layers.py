@@ -11,7 +11,7 @@ SRC = Path(innerloop.__file__).parent
 
 LAYERS = [
     "errors", "params", "batches", "learner", "steps", "models", "losses", "methods", "engine", "progress",
-    "checkpoint", "images", "tasks", "explain", "outer", "train", "evaluate", "analysis", "environment", "experiments",
+    "checkpoint", "images", "tasks", "explain", "outer", "train", "evaluate", "rl", "analysis", "environment", "experiments",
     "estimators", "folders", "report", "plots", "gallery", "doctor", "cli",
 ]  # fmt: skip
 

@@ -87,14 +87,19 @@ def run(arguments: Sequence[str]) -> None:
         print(f"{folder}/ has " + ", ".join(files) + ("; --quick only shows that it runs" if options.quick else ""))
 
 
+FEW = 5
+"""Points of a path that are all listed."""
+
+
 def _show_result(experiment: Experiment, row: report.Row) -> None:
     table = Table(
         "case", "steps", "paper", "ours ± 95 %", "inner rate", title=f"{experiment.name}: {experiment.title}, {experiment.metric.name}"
     )
     for case, scored in row["cases"].items():
         claim = experiment.claims.get(case, {})
-        steps = sorted({0, *(claim or (1, 5, 10))})
-        for step in (s for s in steps if s < len(scored["mean"])):
+        taken = len(scored["mean"])
+        steps = sorted({0, *(claim or (range(taken) if taken < FEW else (1, 5, 10)))})
+        for step in (s for s in steps if s < taken):
             paper = report.printed(claim[step], experiment.margins.get(case, {}).get(step)) if step in claim else "–"
             rate = f"{scored['rate']:g}" if len(scored["mean"]) > 1 else "–"
             lost, median = scored["diverged"][step], scored["median"][step]

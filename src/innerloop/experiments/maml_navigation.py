@@ -46,8 +46,8 @@ def on_the_plane(build: Callable[..., PolicyTrial]) -> Callable[[Walk], PolicyTr
 
 SOURCE = "Finn et al. 2017, arXiv:1703.03400, "
 FOLLOWS = (
-    "paper, but the reward of its released code, −distance, which the printed returns are of (the text says −distance²); code: actions scaled "
-    "by 0.1, log-deviations adapt, linear baseline, TRPO with a KL of 0.01; ours: curvature on a quarter of the rollouts"
+    "paper, but the reward of its released code, −distance, which the printed returns are of (the text says −distance²); code: actions "
+    "scaled by 0.1, log-deviations adapt, linear baseline, TRPO with a KL of 0.01; ours: curvature on a quarter of the rollouts"
 )
 CLAIMS: Mapping[str, Mapping[int, float]] = {
     "": {0: -40.41, 1: -11.68, 2: -3.33, 3: -3.23},

@@ -87,7 +87,13 @@ class Practice(Budget):
 
 @dataclass(frozen=True)
 class PolicyTrial(Trial):
-    """A trial whose ``tasks`` and ``cases`` are ``Experience``s."""
+    """A trial whose ``tasks`` and ``cases`` are ``Experience``s, or ``FamilyExperience``s.
+
+    Args:
+        goal: what adapts to a family's goal tasks, where ``tasks`` are families.
+    """
+
+    goal: Learner | None = None
 
     def trained(self, settings: Any, options: Options, folder: Path, log: Callable[[Row], None]) -> Learner:
         """The learner with its prior trained, as ``train_policy`` does it."""
@@ -96,7 +102,7 @@ class PolicyTrial(Trial):
             self.tasks,
             settings.iterations,
             meta_batch=settings.meta_batch,
-            outer=partial(trpo, limit=settings.limit, part=settings.part or None),
+            outer=partial(trpo, limit=settings.limit, part=settings.part or None, goal=self.goal),
             optimizer=None if settings.outer == "trpo" else adam(settings.outer_rate),
             outer_steps=5 if settings.outer == "promp" else 1,
             best=settings.best,

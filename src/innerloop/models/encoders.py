@@ -86,6 +86,31 @@ def _lstm(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(show) * torch.tanh(memory), memory
 
 
+class OfTrajectory(nn.Module):
+    """A policy's first trajectory read by a GRU: observation, action and reward of each time step; the last state is the embedding.
+
+    Args:
+        inputs: numbers of an observation, of an action and 1 for the reward, together.
+        hidden: units of the state.
+        generator: where the weights are drawn from, as PyTorch draws those of recurrent networks.
+
+    >>> OfTrajectory(inputs=2 + 2 + 1, hidden=8)(torch.zeros(20, 100, 2), torch.zeros(20, 100, 2), torch.zeros(20, 100)).shape
+    torch.Size([8])
+
+    Source: Vuorio et al. 2018, arXiv:1812.07172 (MuMoMAML), §5.3 and App. A.3.
+    """
+
+    def __init__(self, inputs: int, hidden: int = 8, generator: torch.Generator | None = None):
+        super().__init__()
+        self.size = hidden
+        self.reader = _Reader(inputs, hidden, "gru")
+        for p in self.parameters():
+            nn.init.uniform_(p, -(hidden**-0.5), hidden**-0.5, generator=generator)
+
+    def forward(self, observations: Tensor, actions: Tensor, rewards: Tensor, *others: Tensor) -> Tensor:
+        return self.reader(torch.cat([observations[0], actions[0], rewards[0].unsqueeze(-1)], -1))[-1]
+
+
 class OfImages(nn.Module):
     """Strided convolutions of every image of the support, a linear layer and ReLU, then the mean over images.
 

@@ -49,7 +49,8 @@ class TrustRegion:
         shrink: factor between lengths that are tried.
         tries: of them; where none lowers the surrogate within the limit, θ stays.
         fewer: ``batch → batch``: what F is taken on, by default all of it.
-        hessian: ``exact``, or ``differences`` of two gradients of the divergence as in the MAML paper's code.
+        hessian: ``exact``, or ``differences`` of two gradients of the divergence as in the MAML paper's code. Of policies
+            with ReLU these are rough: adaptation's own gradient jumps.
         compile: all of these, at the first step: 20 to 60 seconds.
 
     Raises:
@@ -130,7 +131,7 @@ class TrustRegion:
     def _bent(self, v: Params, params: Params, batch: Any) -> tuple[Any, Params]:
         """The outputs and F v, by forward mode and then reverse mode: Jᵀ (D (J v))."""
         of = lambda p: self.judge(p, batch)[1]  # noqa: E731
-        old, ahead = jvp(of, (params,), (v,))
+        old, ahead, *_ = jvp(of, (params,), (v,))
         through = jvp(grad(lambda new: self.divergence(old, new, batch)), (old,), (ahead,))[1]
         return old, vjp(of, params)[1](through)[0]
 
@@ -146,7 +147,7 @@ class TrustRegion:
 
 
 NUDGE = 1e-2
-"""Length of the move that differences of gradients are taken over."""
+"""Length of the move that differences of gradients are taken over: gradients of ReLU networks jump, which shorter ones blow up."""
 
 
 def conjugate_gradients(times: Callable[[Params], Params], b: Params, iterations: int, least: float = 1e-10) -> tuple[Params, Tensor]:

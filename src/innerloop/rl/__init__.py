@@ -1,6 +1,7 @@
 """Reinforcement learning: worlds, policies, rollouts, the losses of a policy, and training one by trust regions."""
 
 from innerloop.rl.evaluate import evaluate_policy
+from innerloop.rl.families import Drifting, FamilyExperience, Rectangles
 from innerloop.rl.losses import clipped, e_maml, judged, loaded_dice, promp, ratio, score, summing
 from innerloop.rl.policies import Categorical, CategoricalPolicy, Gaussian, GaussianPolicy, gaussian_mlp
 from innerloop.rl.returns import Returns, discounted
@@ -12,10 +13,13 @@ from innerloop.rl.worlds import Navigation, Told, World
 __all__ = [
     "Categorical",
     "CategoricalPolicy",
+    "Drifting",
     "Experience",
+    "FamilyExperience",
     "Gaussian",
     "GaussianPolicy",
     "Navigation",
+    "Rectangles",
     "Returns",
     "Rollouts",
     "Told",

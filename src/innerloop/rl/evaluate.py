@@ -8,12 +8,13 @@ from innerloop.batches import onto
 from innerloop.errors import InputError
 from innerloop.evaluate import Scores
 from innerloop.learner import Learner
-from innerloop.rl.rollouts import Experience, Rollouts, total
+from innerloop.rl.families import FamilyExperience
+from innerloop.rl.rollouts import Experience, total
 
 
 def evaluate_policy(
     learner: Learner,
-    experience: Experience,
+    experience: Experience | FamilyExperience,
     steps: int | None = None,
     n_tasks: int = 40,
     *,
@@ -36,7 +37,7 @@ def evaluate_policy(
         device: such as ``cpu`` or ``cuda``.
 
     Returns:
-        Scores ``[tasks, steps + 1]``; more is better.
+        Scores ``[tasks, steps + 1]``, more is better; of families ``[families · goals, steps + 1]``.
 
     Raises:
         InputError: no tasks are asked for, or the world gives NaN.
@@ -52,15 +53,11 @@ def evaluate_policy(
     """
     if n_tasks < 1 or together < 1:
         raise InputError(f"n_tasks is {n_tasks} and together {together}; both must be 1 or more")
-    learner = learner if steps is None else learner.taking(steps)
+    if steps is not None:
+        learner, experience = experience.going(learner, steps)
     prior, world, values = onto(learner.prior, device), experience.world, []
     for first in range(0, n_tasks, together):
         tasks = experience.gather(learner, prior, split, first, min(together, n_tasks - first))
-        values.append(torch.stack([total(rollouts) for rollouts in listed(learner, tasks.support, tasks.query)], 1).cpu())
+        values.append(torch.stack([total(rollouts) for rollouts in experience.points(learner, tasks)], 1).cpu())
     digest = blake2b(world.tasks(split, 0, n_tasks).cpu().numpy().tobytes(), digest_size=8).hexdigest()
     return Scores(torch.cat(values).nan_to_num(nan=-torch.inf), f"{n_tasks} of {split!r}, {digest}")
-
-
-def listed(learner: Learner, support: list[Rollouts], query: Rollouts) -> list[Rollouts]:
-    """The rollouts before the first step that counts, and after each of them."""
-    return [*support[learner.prepared :], query]

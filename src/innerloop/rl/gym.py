@@ -150,7 +150,7 @@ class _Several(SyncVectorEnv):
             env.unwrapped.set_task(task)  # type: ignore[attr-defined]
 
 
-def Single(make: Callable[[], gymnasium.Env], horizon: int = 200, **how: Any) -> Vector:  # noqa: N802, it is a world like the others
+def Single(make: Callable[[], gymnasium.Env], horizon: int = 200, **how: Any) -> Vector:
     """A world of any gymnasium environment that has ``sample_tasks(n, rng) → [n, numbers]`` and ``set_task(task)``.
 
     Args:

@@ -13,12 +13,14 @@ from innerloop.rl.gym import MISSING, Vector
 
 try:
     import gymnasium
-    import mujoco
+    import mujoco as simulator
     from gymnasium.vector import AutoresetMode, VectorEnv
     from gymnasium.vector.utils import batch_space
     from mujoco.batch import Batch
 except ImportError as problem:  # pragma: no cover, a machine without the extra
     raise InputError(f"locomotion {MISSING} (4 or newer, for its batch simulator)") from problem
+
+mujoco: Any = simulator  # its types are not known to checkers
 
 Robot = Literal["cheetah", "ant"]
 Goal = Literal["velocity", "direction"]
@@ -129,7 +131,6 @@ class Locomotion(VectorEnv):
         goal: ``velocity`` or ``direction``.
         dynamics: ``rllab`` or ``v5``.
         threads: of the simulator, 0 for all cores; results are the same.
-        gravity: metres per second², where a task says so: tasks have a second number then, see ``Drifting``.
 
     Source: Finn et al. 2017, arXiv:1703.03400, §5.3; cbfinn/maml_rl, ``half_cheetah_env_rand.py``, ``ant_env_rand.py``
     and their models; gymnasium's ``HalfCheetah-v5`` and ``Ant-v5``.
@@ -174,8 +175,10 @@ class Locomotion(VectorEnv):
         return rng.choice([-1.0, 1.0], (n, 1))
 
     def set_tasks(self, tasks: np.ndarray) -> None:
-        """The robots' goals, ``[num_envs, 1]``."""
+        """The robots' goals, ``[num_envs, 1]``; a second number is the acceleration of gravity along z, in metres per second²."""
         self.tasks = np.asarray(tasks, dtype=float)
+        if self.tasks.shape[1] > 1:
+            self.simulations.expand("opt.gravity")[:, 2] = self.tasks[:, 1]
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         seeds = seed if isinstance(seed, list) else [seed] * self.num_envs if seed is None else range(seed, seed + self.num_envs)
@@ -202,7 +205,7 @@ class Locomotion(VectorEnv):
         reward = body.bonus - np.abs(v - goal) if self.goal == "velocity" else goal * v
         reward = reward - body.control_cost * np.square(chosen).sum(1)
         if body.contact_cost:
-            reward = reward - body.contact_cost * np.square(np.clip(self.contacts, -1, 1)).sum((1, 2))
+            reward = reward - body.contact_cost * np.square(self._forces()).sum((1, 2))
         fallen = np.zeros(self.num_envs, dtype=bool)
         if body.falls:
             height = self.positions[:, 2]
@@ -212,6 +215,10 @@ class Locomotion(VectorEnv):
         ended = fallen & self.going
         self.going &= ~fallen
         return self._seen(), reward, ended, np.zeros_like(ended), {"x_velocity": v}
+
+    def _forces(self) -> np.ndarray:
+        """Contact forces on each part, cut to ±1."""
+        return np.clip(np.asarray(self.contacts), -1, 1)
 
     def _along(self) -> np.ndarray:
         """Where the robots are, as gymnasium has it: the cheetah's first position, the ant's torso."""

@@ -65,7 +65,8 @@ class Returns:
             weights = fitted(observations, discounted(reward, self.discount), alive)
             expected = (features(observations) @ weights[:, None]).squeeze(-1) * taken
             if self.bootstrap:
-                assert last is not None and going is not None, "bootstrap needs what came after the last step"
+                if last is None or going is None:
+                    raise InputError("bootstrap needs what came after the last step; give last and going")
                 # What the fit expects there would change the returns that it is fitted to: fit once more.
                 late = features(last.unsqueeze(2), reward.shape[2])
                 for _ in range(2):
@@ -117,4 +118,4 @@ def fitted(observations: Tensor, returns: Tensor, alive: Tensor) -> Tensor:
     kept = alive.double().flatten(1).unsqueeze(-1)
     f, r = features(observations).flatten(1, 2) * kept, returns.double().flatten(1).unsqueeze(-1) * kept
     square = f.mT @ f + RIDGE * torch.eye(f.shape[-1], dtype=f.dtype, device=f.device)
-    return torch.linalg.lstsq(square, f.mT @ r).solution
+    return torch.linalg.solve(square, f.mT @ r)  # and not lstsq, which gives other last digits from call to call

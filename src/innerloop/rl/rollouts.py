@@ -199,10 +199,20 @@ class Experience:
                 params = vmap(step)(params, support[-1])
         return Task(support, self._collected(learner, params, tasks, self.trajectories, keys, len(support)))
 
+    def points(self, learner: Learner, tasks: Task) -> list[Rollouts]:
+        """The rollouts of gathered tasks before the first step that counts, and after each of them."""
+        return [*tasks.support[learner.prepared :], tasks.query]
+
+    def going(self, learner: Learner, steps: int) -> tuple[Learner, "Experience"]:
+        """The learner taking so many steps on a task, and how it meets tasks then."""
+        return learner.taking(steps), self
+
     def _collected(
         self, learner: Learner, params: Params, tasks: Tensor, trajectories: int, keys: Sequence[tuple[object, ...]], phase: int
     ) -> Rollouts:
         if learner.model is None:
             raise InputError("the learner has no model to act with; build it from a policy")
+        if tasks.ndim == 3:  # they change from step to step
+            tasks = tasks[:, min(phase, tasks.shape[1] - 1)]
         generators = [generator_of(*key, phase) for key in keys]
         return collect(learner.model, params, self.world, tasks, trajectories, generators, self.returns)

@@ -16,8 +16,8 @@ from innerloop.errors import Diverged, InputError, positive
 from innerloop.learner import Learner, Task
 from innerloop.outer import CHECKPOINT, Row, State, Stopped, open_log, signals
 from innerloop.outer.trpo import TrustRegion
-from innerloop.params import Params
 from innerloop.progress import bar
+from innerloop.rl.families import FamilyExperience
 from innerloop.rl.rollouts import Experience, total
 from innerloop.rl.trust import trpo
 
@@ -27,7 +27,7 @@ WORTH = 30
 
 def train_policy(
     learner: Learner,
-    experience: Experience,
+    experience: Experience | FamilyExperience,
     iterations: int,
     *,
     meta_batch: int = 20,
@@ -66,8 +66,8 @@ def train_policy(
         checkpoint_every: iterations between checkpoints.
         progress: show a bar.
         track: write TensorBoard events into ``out`` too.
-        log: is called with every line of metrics: mean ``returns`` before each step and of the
-            query, what the outer step did.
+        log: is called with every line of metrics: mean ``returns`` before each step that counts and
+            of the query, what the outer step did.
 
     Raises:
         InputError: a setting cannot be used, or the world gives NaN.
@@ -123,7 +123,7 @@ def train_policy(
         keep()
         while state.iteration < iterations:
             tasks = experience.gather(learner, state.params, "train", state.iteration * meta_batch, meta_batch)
-            returns = [float(total(rollouts).mean()) for rollouts in (*tasks.support, tasks.query)]
+            returns = [float(total(rollouts).mean()) for rollouts in experience.points(learner, tasks)]
             if returns[-1] > state.highest:
                 state.highest, state.best = returns[-1], {name: p.clone() for name, p in state.params.items()}
             did = step(tasks)

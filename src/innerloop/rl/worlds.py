@@ -21,7 +21,7 @@ class Episodes(Protocol):
         ...
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Act ``[tasks, trajectories, actions]``: what is seen then, reward and whether the episode ended, the last two ``[tasks, trajectories]``.
+        """Act ``[tasks, trajectories, actions]``: what is seen then, reward and whether the episode ended, ``[tasks, trajectories]``.
 
         An episode that has ended may go on or stand still: nobody looks at it.
         """
@@ -166,10 +166,7 @@ class _Walk:
         self.observation = self.observation + moved
         apart = self.observation - self.goal
         squared = apart.square().sum(-1)
-        if world.stop == "box":
-            ended = (apart.abs() < NEAR).all(-1)
-        else:
-            ended = squared < (NEAR**2 if world.stop == "radius" else 0)
+        ended = {"box": (apart.abs() < NEAR).all(-1), "radius": squared < NEAR**2, "never": squared < 0}[world.stop]
         return self.observation, -(squared if world.reward == "squared" else squared.sqrt()), ended
 
 

@@ -1,0 +1,685 @@
+"""Policies: estimators against exact derivatives, rollouts that replay, returns, trust regions, training."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import grad, hessian
+
+from innerloop import InputError, Task, adam, checkpoint
+from innerloop.batches import map_tensors, one
+from innerloop.engine import Plan, meta_gradient
+from innerloop.learner import Learner, Loss, meta_loss
+from innerloop.methods import attenuated, maltml, maml, mumomaml, per_step_rates, pretrained
+from innerloop.models import OfTrajectory, mlp, with_film
+from innerloop.outer import Stopped
+from innerloop.outer.trpo import TrustRegion, conjugate_gradients, dot
+from innerloop.params import Params
+from innerloop.rl import (
+    Categorical,
+    CategoricalPolicy,
+    Experience,
+    FamilyExperience,
+    Gaussian,
+    GaussianPolicy,
+    Navigation,
+    Rectangles,
+    Returns,
+    Rollouts,
+    Told,
+    clipped,
+    collect,
+    e_maml,
+    evaluate_policy,
+    gaussian_mlp,
+    judged,
+    loaded_dice,
+    promp,
+    ratio,
+    score,
+    total,
+    train_policy,
+    trpo,
+)
+from innerloop.rl.returns import RIDGE, discounted, features, fitted
+
+F64 = torch.float64
+
+
+class Table(nn.Module):
+    """Logits of two actions in each of three states, shown one-hot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([[0.3, -0.2], [-0.5, 0.1], [0.2, 0.4]], dtype=F64))
+
+    def forward(self, seen: Tensor) -> Categorical:
+        return Categorical(seen @ self.logits)
+
+
+NEXT = torch.tensor([[1, 2], [2, 0], [0, 1]])
+REWARD = torch.tensor([[1.0, -0.5], [2.0, 0.3], [-1.0, 0.7]], dtype=F64)
+
+
+def enumerated(length: int) -> Rollouts:
+    """All trajectories of the little world from state 0: advantages are the rewards to come."""
+    seen, acts, rewards = [], [], []
+    for actions in product((0, 1), repeat=length):
+        state, states = 0, []
+        for a in actions:
+            states.append(state)
+            state = int(NEXT[state, a])
+        seen.append(torch.eye(3, dtype=F64)[states])
+        acts.append(torch.tensor(actions))
+        rewards.append(REWARD[torch.tensor(states), torch.tensor(actions)])
+    r = torch.stack(rewards)
+    blank = torch.zeros_like(r)
+    return Rollouts(torch.stack(seen), torch.stack(acts), r, torch.ones_like(r, dtype=torch.bool), blank, discounted(r, 1.0))
+
+
+def chances(params: Params, rollouts: Rollouts) -> Tensor:
+    """log of the probability of each trajectory."""
+    return Categorical(rollouts.observations @ params["net.logits"]).log_prob(rollouts.actions).sum(-1)
+
+
+def value(params: Params, rollouts: Rollouts) -> Tensor:
+    """The exact expected return."""
+    return (chances(params, rollouts).exp() * rollouts.rewards.sum(-1)).sum()
+
+
+def acted(params: Params, rollouts: Rollouts) -> Rollouts:
+    """As the policy of ``params`` would have gathered them."""
+    log_prob = Categorical(rollouts.observations @ params["net.logits"]).log_prob(rollouts.actions)
+    return rollouts._replace(log_prob=log_prob.detach())
+
+
+def expected(loss: Loss, params: Params, rollouts: Rollouts) -> Callable[[Params], Tensor]:
+    """The loss's mean over trajectories drawn by ``params``, times their length: what an estimate converges to."""
+    weight, length = chances(params, rollouts).exp(), rollouts.rewards.shape[-1]
+    single = [map_tensors(lambda t, k=k: t[k : k + 1], acted(params, rollouts)) for k in range(len(weight))]
+    return lambda p: sum((w * length * loss(p, s) for w, s in zip(weight, single, strict=True)), torch.zeros((), dtype=F64))
+
+
+def flat(params: Params) -> Tensor:
+    return params["net.logits"].flatten()
+
+
+@pytest.fixture
+def little() -> tuple[Table, Params, Rollouts]:
+    table = Table()
+    return table, {"net.logits": table.logits.detach().clone()}, enumerated(3)
+
+
+def scores_of(params: Params, rollouts: Rollouts) -> Tensor:
+    """∇ log π of every step, ``[trajectories, time, parameters]``."""
+    log_prob = lambda p: Categorical(rollouts.observations @ p["net.logits"]).log_prob(rollouts.actions)
+    return torch.func.jacrev(log_prob)(params)["net.logits"].flatten(2)
+
+
+ESTIMATES = {"score": score, "ratio": ratio, "dice": loaded_dice, "half": partial(loaded_dice, weight=0.5), "clipped": clipped}
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_the_policy_gradient_is_exact_in_expectation(little: tuple[Table, Params, Rollouts], name: str) -> None:
+    table, params, every = little
+    wanted = grad(lambda p: -value(p, every))(params)
+    found = grad(expected(ESTIMATES[name](table), params, every))(params)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "same", "apart"), [("dice", 1.0, 1.0), ("half", 1.0, 0.5), ("ratio", 1.0, 0.0), ("score", 0.0, 0.0)])
+def test_the_hessian_is_exact_but_for_the_bias_that_is_documented(
+    little: tuple[Table, Params, Rollouts], name: str, same: float, apart: float
+) -> None:
+    """What is left out: products of scores at the same time, and of times k apart but for λᵏ of them."""
+    table, params, every = little
+    wanted = hessian(lambda p: -value(p, every))(params)["net.logits"]["net.logits"].reshape(6, 6)
+    found = hessian(expected(ESTIMATES[name](table), params, every))(params)["net.logits"]["net.logits"].reshape(6, 6)
+    g, weight = scores_of(params, every), chances(params, every).exp()
+    bias = torch.zeros(6, 6, dtype=F64)
+    for t in range(3):
+        for s in range(t + 1):
+            pairs = torch.einsum("k,ki,kj->ij", weight * every.advantages[:, t], g[:, s], g[:, t])
+            bias += (1 - same) * pairs if s == t else (1 - apart ** (t - s)) * (pairs + pairs.T)
+    torch.testing.assert_close(found - bias, wanted, rtol=1e-10, atol=1e-10)
+    assert bool(bias.abs().max() > 0.01) == (name != "dice")
+
+
+def test_loaded_dice_without_memory_is_the_ratio_in_all_derivatives(little: tuple[Table, Params, Rollouts]) -> None:
+    table, params, every = little
+    rollouts = acted(params, every)
+    for of in (grad, hessian):
+        left, right = (of(lambda p, loss=loss: loss(p, rollouts))(params) for loss in (loaded_dice(table, 0.0), ratio(table)))
+        torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+def whole(params: Params, rollouts: Rollouts) -> Rollouts:
+    """All trajectories as one batch whose mean is the expectation: probabilities are in the advantages."""
+    weight = chances(params, rollouts).exp().detach() * len(rollouts.rewards)
+    own = acted(params, rollouts)
+    return own._replace(advantages=own.advantages * weight[:, None], rewards=own.rewards * weight[:, None])
+
+
+@pytest.mark.parametrize("name", ["dice", "ratio", "score"])
+def test_the_meta_gradient_of_infinitely_many_rollouts_is_exact_with_dice_alone(little: tuple[Table, Params, Rollouts], name: str) -> None:
+    """θ′ = θ + α ∇J(θ) / T, and the gradient of J(θ′) by θ."""
+    table, params, every = little
+    rate = 0.7
+    learner = judged(maml(table, ESTIMATES[name](table), steps=1, rate=rate), table)
+
+    def adapted(p: Params) -> Params:
+        slope = grad(lambda q: value(q, every))(p)
+        return {n: w + rate * slope[n] / 3 for n, w in p.items()}
+
+    wanted = grad(lambda p: -value(adapted(p), every) / 3)(params)
+    there = adapted(params)
+    task = Task([whole(params, every)], whole(there, every))
+    found, _ = meta_gradient(learner)(params, map_tensors(lambda t: t[None], task))
+    near = torch.allclose(found["net.logits"], wanted["net.logits"], rtol=1e-10, atol=1e-10)
+    assert near == (name == "dice")
+    torch.testing.assert_close(learner.adapt(params, task.support)[-1], there, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("credited", [True, False])
+def test_e_maml_is_exact_for_steps_that_are_functions_of_the_rollouts_drawn(credited: bool) -> None:
+    table = Table()
+    params, every = {"net.logits": table.logits.detach().clone()}, enumerated(2)
+    learner = judged(maml(table, score(table), steps=1, rate=0.7), table)
+    estimate = e_maml(learner, table, expected=0.4) if credited else learner
+    single = lambda rollouts, k: map_tensors(lambda t: t[k : k + 1], rollouts)
+
+    def exact(p: Params) -> Tensor:
+        shown = acted(params, every)
+        terms = []
+        for k in range(4):
+            moved = learner.steps[0](p, single(shown, k))
+            terms.append(chances(p, every).exp()[k] * value(moved, every))
+        return -torch.stack(terms).sum() / 2
+
+    wanted = grad(exact)(params)["net.logits"]
+    found = torch.zeros_like(wanted)
+    shown = acted(params, every)
+    for k in range(4):
+        moved = learner.steps[0](params, single(shown, k))
+        for j in range(4):
+            task = Task([single(shown, k)], single(acted(moved, every), j))
+            gradient, _ = meta_gradient(estimate)(params, map_tensors(lambda t: t[None], task))
+            found += chances(params, every).exp()[k] * chances(moved, every).exp()[j] * gradient["net.logits"]
+    assert torch.allclose(found, wanted, rtol=1e-10, atol=1e-10) == credited
+
+
+def test_promp_is_the_clipped_surrogate_and_a_price_on_moving_away(little: tuple[Table, Params, Rollouts]) -> None:
+    table, params, every = little
+    plain = maml(table, ratio(table), steps=1, rate=0.1)
+    task = map_tensors(lambda t: t[None], Task([acted(params, every)], acted(params, every)))
+    there = {name: p + 0.5 for name, p in params.items()}
+    there["net.logits"][0, 0] += 1
+    free, priced = (meta_loss(promp(plain, table, weight=w)) for w in (0.0, 2.0))
+    assert priced(params, task) == free(params, task)  # at what acted nothing has moved
+    log_r = Categorical(every.observations @ there["net.logits"]).log_prob(every.actions) - acted(params, every).log_prob
+    torch.testing.assert_close(priced(there, task) - free(there, task), 2 * (log_r.exp() - 1 - log_r).mean())
+    assert clipped(table, 0.1)(there, acted(params, every)) >= ratio(table)(there, acted(params, every))
+
+
+def test_distributions_agree_with_torchs() -> None:
+    torch.manual_seed(0)
+    mean, log_sd, other, action = torch.randn(4, 5, 3, dtype=F64)
+    mine, theirs = Gaussian(mean, log_sd), torch.distributions.Normal(mean, log_sd.exp())
+    torch.testing.assert_close(mine.log_prob(action), theirs.log_prob(action).sum(-1))
+    new = torch.distributions.Normal(other, (2 * log_sd).exp())
+    torch.testing.assert_close(mine.kl(Gaussian(other, 2 * log_sd)), torch.distributions.kl_divergence(theirs, new).sum(-1))
+    some, others = Categorical(mean), torch.distributions.Categorical(logits=mean)
+    chosen = torch.tensor([0, 1, 2, 0, 1])
+    torch.testing.assert_close(some.log_prob(chosen), others.log_prob(chosen))
+    torch.testing.assert_close(
+        some.kl(Categorical(other)), torch.distributions.kl_divergence(others, torch.distributions.Categorical(logits=other))
+    )
+
+
+def policies(world: Navigation, method: str, steps: int) -> Learner:
+    policy = gaussian_mlp(2, 8, 8, 2, generator=torch.Generator().manual_seed(0)).double()
+    loss = score(policy)
+    if method == "maml":
+        return judged(maml(policy, loss, steps, 0.1), policy)
+    if method == "l2f":
+        return judged(attenuated(maml(policy, loss, steps, 0.1), loss, ["net", "-net.log_sd"]), policy)
+    if method == "rates":
+        return judged(per_step_rates(policy, loss, steps, 0.1), policy)
+    film = with_film(policy)
+    encoder = OfTrajectory(5, 4).double()
+    return judged(mumomaml(film, score(film), steps, 0.1, encoder=encoder, hidden=None), film)
+
+
+def small(**how: object) -> Navigation:
+    """Short walks that do not begin at the origin, where units of biases at 0 have their kink."""
+    return Navigation(**({"horizon": 8, "starts": 0.3} | how))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["maml", "l2f", "rates", "mumomaml"])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_replaying_what_was_sampled_gives_the_same_path(method: str, steps: int) -> None:
+    torch.manual_seed(0)
+    learner = policies(small(), method, steps)
+    met = Experience(small(), trajectories=5, preparing=1 if method == "mumomaml" else None).gather(learner, learner.prior, "train", 3, 4)
+    assert len(met.support) == len(learner.steps)
+    for i in range(4):
+        task = one(met, i)
+        path = learner.adapt(learner.prior, task.support)
+        for point, rollouts in zip(path, (*task.support, task.query), strict=True):
+            assert learner.model is not None
+            log_prob = learner.model(point, rollouts.observations).log_prob(rollouts.actions) * rollouts.alive
+            torch.testing.assert_close(log_prob, rollouts.log_prob, rtol=1e-9, atol=1e-9)
+    moved = [not torch.allclose(a.rewards, b.rewards) for a, b in zip(met.support, [*met.support[1:], met.query], strict=True)]
+    assert all(moved) or method == "mumomaml"
+
+
+def test_a_tasks_rollouts_do_not_depend_on_those_beside_it() -> None:
+    learner, experience = policies(small(), "maml", 1), Experience(small(), 5)
+    together, alone = (experience.gather(learner, learner.prior, "train", first, count) for first, count in ((0, 6), (4, 1)))
+    torch.testing.assert_close(one(together, 4), one(alone, 0), rtol=1e-12, atol=1e-12)
+    other = experience.gather(learner, learner.prior, "test", 4, 1)
+    assert not torch.equal(one(other, 0).query.rewards, one(alone, 0).query.rewards)
+
+
+def test_rollouts_of_the_step_before_are_seen_again_where_that_is_asked() -> None:
+    learner = policies(small(), "l2f", 2)
+    fresh, again = (Experience(small(), 5, again=a).gather(learner, learner.prior, "train", 0, 2) for a in (False, True))
+    assert not torch.equal(fresh.support[0].actions, fresh.support[1].actions)
+    assert torch.equal(again.support[0].actions, again.support[1].actions)
+    assert not torch.equal(again.support[1].actions, again.support[2].actions)
+
+
+def test_an_episode_that_ended_is_masked_and_counts_no_more() -> None:
+    """Points that walk right into goals at different distances."""
+    policy = GaussianPolicy(mlp(2, 2), actions=2, sd=1e-6).double()
+    with torch.no_grad():
+        policy.mean[0].weight.zero_()
+        policy.mean[0].bias.copy_(torch.tensor([1.0, 0.0]))
+    tasks = torch.zeros(2, 5, dtype=F64)
+    tasks[:, 0] = torch.tensor([0.3, 0.5])
+    params = {f"net.{n}": p.detach().expand(2, *p.shape) for n, p in policy.named_parameters()}
+    found = collect(pretrained(policy, score(policy)).model, params, small(), tasks, 2, [torch.Generator(), torch.Generator()], Returns())  # type: ignore[arg-type]
+    assert found.alive.sum(-1).tolist() == [[3, 3], [5, 5]]
+    assert torch.allclose(total(found), torch.tensor([-0.3, -1.0], dtype=F64), atol=1e-4)  # .2 + .1 + 0 and .4 + .3 + .2 + .1 + 0
+    assert not found.rewards[~found.alive].any()
+    assert not found.advantages[~found.alive].any()
+    changed = found._replace(rewards=found.rewards, advantages=found.advantages.where(found.alive, 7.0))
+    for loss in (score, ratio, loaded_dice, clipped):
+        at = {f"net.{n}": p.detach() for n, p in policy.named_parameters()}
+        torch.testing.assert_close(loss(policy)(at, one(found, 0)), loss(policy)(at, one(changed, 0)))
+
+
+def test_the_baseline_is_the_ridge_regression_that_numpy_solves() -> None:
+    torch.manual_seed(0)
+    seen, returns, alive = 20 * torch.randn(2, 4, 30, 3, dtype=F64), torch.randn(2, 4, 30, dtype=F64), torch.rand(2, 4, 30) < 0.8
+    weights = fitted(seen, returns, alive)
+    for i in range(2):
+        f, r = features(seen[i])[alive[i]].numpy(), returns[i][alive[i]].numpy()
+        ridge = np.sqrt(RIDGE) * np.eye(f.shape[1])
+        wanted = np.linalg.lstsq(np.vstack([f, ridge]), np.concatenate([r, np.zeros(f.shape[1])]), rcond=None)[0]
+        np.testing.assert_allclose(weights[i, :, 0].numpy(), wanted, rtol=1e-5, atol=1e-7)
+    assert (
+        fitted(torch.zeros(1, 2, 5, 3), torch.ones(1, 2, 5), torch.ones(1, 2, 5, dtype=torch.bool)).isfinite().all()
+    )  # nothing to tell apart
+
+
+def test_advantages_are_generalised_advantage_estimates_by_the_book() -> None:
+    torch.manual_seed(0)
+    seen, rewards, alive = torch.randn(1, 3, 6, 2, dtype=F64), torch.randn(1, 3, 6, dtype=F64), torch.ones(1, 3, 6, dtype=torch.bool)
+    plain = Returns(discount=0.9, trace=0.8, normalised=False)
+    weights = fitted(seen, discounted(rewards, 0.9), alive)
+    b = (features(seen) @ weights[:, None])[0, ..., 0]
+    wanted = torch.zeros(3, 6, dtype=F64)
+    for k in range(3):
+        for t in range(6):
+            for s in range(t, 6):
+                following = 0.9 * b[k, s + 1] if s < 5 else 0.0
+                wanted[k, t] += (0.9 * 0.8) ** (s - t) * (rewards[0, k, s] + following - b[k, s])
+    torch.testing.assert_close(plain(seen, rewards, alive)[0], wanted)
+    scaled = replace(plain, normalised=True)(seen, rewards, alive)
+    torch.testing.assert_close(scaled[0], (wanted - wanted.mean()) / wanted.std(correction=0), rtol=1e-6, atol=1e-6)
+
+
+def test_bootstrapping_takes_a_constant_reward_to_go_on() -> None:
+    """With reward 1 for ever, every return is 1 / (1 − γ): nothing is better or worse than another."""
+    seen, rewards, alive = torch.zeros(1, 4, 50, 1), torch.ones(1, 4, 50), torch.ones(1, 4, 50, dtype=torch.bool)
+    cut = Returns(discount=0.5, normalised=False, bootstrap=True)
+    found = cut(seen, rewards, alive, torch.zeros(1, 4, 1), torch.ones(1, 4, dtype=torch.bool))
+    without = replace(cut, bootstrap=False, baseline="none")(seen, rewards, alive)
+    assert found.abs().max() < 0.3 < (without - 2).abs().max()
+    with pytest.raises(InputError, match="give last and going"):
+        cut(seen, rewards, alive)
+
+
+def test_rollouts_are_bootstrapped_with_what_was_seen_last() -> None:
+    learner = policies(small(), "maml", 1)
+    plain, cut = (Experience(small(), 5, returns=Returns(bootstrap=b)).gather(learner, learner.prior, "train", 0, 2) for b in (False, True))
+    assert torch.equal(plain.support[0].rewards, cut.support[0].rewards)
+    assert not torch.allclose(plain.support[0].advantages, cut.support[0].advantages)
+
+
+# Trust regions
+
+
+def quadratic() -> tuple[TrustRegion, Params, Tensor]:
+    a = torch.tensor([[2.0, 0.3], [0.3, 1.0]], dtype=F64)
+    goal = torch.tensor([1.0, -2.0], dtype=F64)
+    judge = lambda p, batch: (((p["x"] - goal) ** 2).sum(), p["x"])
+    divergence = lambda old, new, batch: 0.5 * (new - old) @ a @ (new - old)
+    return TrustRegion(judge, divergence, limit=0.02, damping=0.0), {"x": torch.zeros(2, dtype=F64)}, a
+
+
+def test_a_trust_region_step_on_a_quadratic_is_the_exact_one() -> None:
+    region, params, a = quadratic()
+    there, did = region(params, None)
+    x = torch.linalg.solve(a, -2 * torch.tensor([-1.0, 2.0], dtype=F64))
+    x = x * (0.04 / (x @ a @ x)).sqrt()
+    while 0.5 * x @ a @ x > 0.02:  # on the edge but for rounding
+        x = 0.8 * x
+    torch.testing.assert_close(there["x"], x, rtol=1e-8, atol=1e-8)
+    assert did.after < did.before
+    assert did.moved <= 0.02
+    assert params["x"].tolist() == [0.0, 0.0]
+
+
+def test_a_rejected_step_leaves_the_parameters_alone() -> None:
+    region, *_ = quadratic()
+    stubborn = replace(region, judge=lambda p, batch: (p["x"].sum() * 0 + p["x"].square().sum().sqrt() - p["x"][0] * 1e-3, p["x"]))
+    start = {"x": torch.tensor([1e-9, 0.0], dtype=F64)}
+    there, did = replace(stubborn, limit=1.0, tries=2)(start, None)
+    assert there is start
+    assert (did.tries, did.moved) == (2, 0.0)
+
+
+def test_conjugate_gradients_solve_and_tell_the_curvature_of_what_they_found() -> None:
+    torch.manual_seed(0)
+    root = torch.randn(6, 6, dtype=F64)
+    a, b = root @ root.T + torch.eye(6, dtype=F64), torch.randn(6, dtype=F64)
+    for iterations in (3, 12):
+        x, bent = conjugate_gradients(lambda v: {"x": a @ v["x"]}, {"x": b}, iterations)
+        torch.testing.assert_close(bent, x["x"] @ a @ x["x"])
+    torch.testing.assert_close(x["x"], torch.linalg.solve(a, b))
+
+
+def gathered(learner: Learner, **how: object) -> Task:
+    return Experience(small(), 5, **how).gather(learner, learner.prior, "train", 0, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["maml", "l2f", "mumomaml"])
+def test_products_are_those_with_the_hessian_of_the_kl_after_adaptation(method: str) -> None:
+    torch.manual_seed(0)
+    learner = policies(small(), method, 1)
+    tasks, region = gathered(learner), trpo(learner, damping=0.0)
+    v = {name: torch.randn_like(p) for name, p in learner.prior.items()}
+    old = region.judge(learner.prior, tasks)[1]
+    kl = lambda p: region.divergence(old, region.judge(p, tasks)[1], tasks)
+    slope = grad(kl)
+    assert dot(slope(learner.prior), slope(learner.prior)) < 1e-20
+    exact = torch.func.jvp(slope, (learner.prior,), (v,))[1]
+    found = region.curvature(learner.prior, tasks)(v)
+    torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-10)
+
+
+def test_differences_of_gradients_come_near_the_product_where_the_policy_is_smooth() -> None:
+    """With ReLU the inner gradient jumps, and differences of it with it: that is why the exact product is the default."""
+    torch.manual_seed(0)
+    policy = GaussianPolicy(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)), 2).double()
+    learner = judged(maml(policy, score(policy), 1, 0.1), policy)
+    tasks, region = gathered(learner), trpo(learner)
+    v = {name: torch.randn_like(p) for name, p in learner.prior.items()}
+    exact, near = (replace(region, hessian=h).curvature(learner.prior, tasks)(v) for h in ("exact", "differences"))
+    apart = map_tensors(torch.sub, near, exact)
+    assert dot(apart, apart) < 1e-5 * dot(exact, exact)
+
+
+def test_a_compiled_step_is_the_eager_one() -> None:
+    learner = policies(small(), "maml", 1)
+    tasks = gathered(learner)
+    (eager, did), (built, same) = (trpo(learner, compile=c)(learner.prior, tasks) for c in (False, True))
+    torch.testing.assert_close(built, eager, rtol=1e-8, atol=1e-10)
+    assert (did.tries, pytest.approx(did.after)) == (same.tries, same.after)
+    assert did.after < did.before
+    assert 0 < did.moved <= 0.01
+
+
+@pytest.mark.parametrize("method", ["maml", "l2f", "rates", "mumomaml"])
+def test_all_plans_give_one_meta_gradient_of_a_policy(method: str) -> None:
+    torch.manual_seed(0)
+    learner = policies(small(), method, 2)
+    tasks = gathered(learner)
+    plans = [Plan(), Plan(loop=True), Plan(stepwise=True), Plan(stepwise=True, recompute=True)]
+    first, *others = (meta_gradient(learner, plan)(learner.prior, tasks)[0] for plan in plans)
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("inner", [score, ratio, loaded_dice])
+def test_the_meta_gradient_is_that_of_the_surrogate(inner: Callable[[nn.Module], Loss]) -> None:
+    policy = gaussian_mlp(2, 4, 2, generator=torch.Generator().manual_seed(0)).double()
+    learner = judged(maml(policy, inner(policy), 2, 0.1), policy)
+    tasks, names = gathered(learner), list(learner.prior)
+    f = lambda *values: meta_loss(learner)(dict(zip(names, values, strict=True)), tasks)
+    assert torch.autograd.gradcheck(f, tuple(p.requires_grad_() for p in learner.prior.values()))
+
+
+def test_curvature_is_taken_on_a_part_of_the_trajectories() -> None:
+    learner = policies(small(), "maml", 1)
+    tasks = gathered(learner)
+    assert trpo(learner).fewer(tasks).query.rewards.shape == (3, 5, 8)
+    assert trpo(learner, part=0.5).fewer(tasks).support[0].rewards.shape == (3, 3, 8)
+    many = map_tensors(lambda t: t.repeat(1, 200, *[1] * (t.ndim - 2)), tasks)
+    assert trpo(learner).fewer(many).query.rewards.shape == (3, 250, 8)
+    with pytest.raises(InputError, match="part is 2"):
+        trpo(learner, part=2)
+
+
+# Training
+
+
+def learner_for(steps: int = 1) -> Learner:
+    policy = gaussian_mlp(2, 8, 2, generator=torch.Generator().manual_seed(0))
+    return judged(maml(policy, score(policy), steps, 0.1), policy)
+
+
+QUIET = {"meta_batch": 3, "progress": False}
+
+
+@pytest.mark.parametrize("optimizer", [None, adam(1e-2)])
+def test_a_run_that_goes_on_is_bit_for_bit_an_unbroken_one(tmp_path: Path, optimizer: object) -> None:
+    how: dict = QUIET | {"optimizer": optimizer, "checkpoint_every": 2}
+    met = Experience(small(), 4)
+    unbroken = train_policy(learner_for(), met, 5, out=tmp_path / "a", **how)
+    train_policy(learner_for(), met, 2, out=tmp_path / "b", **how)
+    continued = train_policy(learner_for(), met, 5, out=tmp_path / "b", resume=True, **how)
+    assert all(torch.equal(p, continued.prior[n]) for n, p in unbroken.prior.items())
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().count("return") for name in "ab"]
+    assert lines[0] == lines[1] == 5 * 2
+    with pytest.raises(InputError, match="was made with experience"):
+        train_policy(learner_for(), Experience(small(), 5), 6, out=tmp_path / "b", resume=True, **how)
+
+
+def test_two_runs_of_a_seed_are_equal_and_of_two_seeds_are_not() -> None:
+    first, same, other = (train_policy(learner_for(), Experience(small(seed=s), 4), 2, best=False, **QUIET).prior for s in (0, 0, 1))
+    assert all(torch.equal(first[n], same[n]) for n in first)
+    assert not torch.equal(first["net.mean.0.weight"], other["net.mean.0.weight"])
+
+
+def test_the_best_prior_is_kept_or_the_last_one(tmp_path: Path) -> None:
+    rows: list[dict] = []
+    met, priors = Experience(small(), 4), []
+    for n in range(1, 5):
+        priors.append(train_policy(learner_for(), met, n - 1, best=False, **QUIET).prior)
+    kept = train_policy(learner_for(), met, 4, log=rows.append, **QUIET).prior
+    returns = [row["return"] for row in rows if "return" in row]
+    best = returns.index(max(returns))
+    assert all(torch.equal(kept[n], priors[best][n]) for n in kept)
+
+
+def test_training_raises_the_return_after_adaptation() -> None:
+    """Fifteen iterations on a short walk: well above where it began, and adapting helps."""
+    policy = gaussian_mlp(2, 32, 2, generator=torch.Generator().manual_seed(0))
+    learner = judged(maml(policy, score(policy), 1, 0.1), policy)
+    met = Experience(Navigation(horizon=20), 20)
+    before = evaluate_policy(learner, met, n_tasks=20)
+    trained = train_policy(learner, met, 15, outer=partial(trpo, limit=0.05), best=False, progress=False)
+    after = evaluate_policy(trained, met, n_tasks=20)
+    assert after.mean[1] > before.mean[1] + 1
+    assert after.mean[1] > after.mean[0] + 0.5
+
+
+def test_a_signal_saves_the_state(tmp_path: Path) -> None:
+    import os
+    import signal
+
+    def stop(row: dict) -> None:
+        if row.get("iteration") == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="after iteration 2 of 9"):
+        train_policy(learner_for(), Experience(small(), 4), 9, out=tmp_path, log=stop, **QUIET)
+    assert checkpoint.read(tmp_path / "checkpoint.safetensors")[1]["iteration"] == 2
+
+
+def test_an_oracle_sees_the_goal_and_a_policy_without_steps_is_scored_once() -> None:
+    world = Told(small())
+    assert world.observations == 4
+    policy = gaussian_mlp(4, 8, 2)
+    learner = pretrained(policy, ratio(policy))
+    met = Experience(world, 3).gather(learner, learner.prior, "train", 0, 2)
+    torch.testing.assert_close(met.query.observations[:, :, 0, 2:], world.tasks("train", 0, 2)[:, None, :2].expand(-1, 3, -1))
+    assert evaluate_policy(learner, Experience(world, 3), steps=0, n_tasks=2).values.shape == (2, 1)
+
+
+def test_scores_are_the_returns_of_what_adaptation_saw() -> None:
+    learner = policies(small(), "l2f", 1)
+    met = Experience(small(), 4)
+    scores = evaluate_policy(learner, met, steps=2, n_tasks=3, together=2)
+    tasks = met.gather(learner.taking(2), learner.prior, "test", 0, 3)
+    wanted = torch.stack([total(r) for r in (tasks.support[1], tasks.support[2], tasks.query)], 1)
+    torch.testing.assert_close(scores.values, wanted)
+
+
+# Families
+
+
+def test_goals_of_a_family_share_a_rectangle_and_nothing_else() -> None:
+    goals = Rectangles(small()).families("train", 0, 200, 40)[..., :2]
+    assert goals.abs().max() <= 0.5
+    sides = goals.amax(1) - goals.amin(1)
+    assert sides.max() <= 0.75
+    assert 0.4 < sides.mean() < 0.55  # 40 goals reach 39/41 of a side of 0.5
+    assert torch.equal(Rectangles(small()).families("train", 3, 2, 40)[..., :2], goals[3:5])
+    assert not torch.equal(Rectangles(small()).families("test", 3, 2, 40)[..., :2], goals[3:5])
+
+
+def test_replaying_a_family_gives_the_familys_prior_and_no_meta_step_gives_the_base() -> None:
+    policy = gaussian_mlp(2, 8, 2, generator=torch.Generator().manual_seed(0)).double()
+    base = judged(maml(policy, score(policy), 1, 0.1), policy)
+    met = FamilyExperience(Experience(Rectangles(small()), 4), base, related=3, goals=2)
+    over = maltml(base, meta_rate=0.1)
+    families = met.gather(over, over.prior, "train", 0, 2)
+    for j in range(2):
+        family = one(families, j)
+        own = over.adapt(over.prior, family.support)[-1]
+        for c in range(2):
+            task = one(family.query, c)
+            assert base.model is not None
+            for point, rollouts in zip(base.adapt(own, task.support), (*task.support, task.query), strict=True):
+                found = base.model(point, rollouts.observations).log_prob(rollouts.actions) * rollouts.alive
+                torch.testing.assert_close(found, rollouts.log_prob, rtol=1e-9, atol=1e-9)
+    still = met.gather(maltml(base, meta_rate=0.0), over.prior, "train", 0, 2)
+    moved = not torch.allclose(still.query.support[0].actions, families.query.support[0].actions)
+    assert moved
+    region = trpo(over, goal=base)
+    there, did = region(over.prior, families)
+    assert did.after < did.before
+    assert there["net.mean.0.weight"].shape == over.prior["net.mean.0.weight"].shape
+    assert evaluate_policy(over, met, steps=2, n_tasks=2).values.shape == (4, 3)
+
+
+def test_a_gradient_through_three_levels_of_policies_is_right() -> None:
+    policy = gaussian_mlp(2, 3, 2, generator=torch.Generator().manual_seed(0)).double()
+    base = judged(maml(policy, loaded_dice(policy), 1, 0.1), policy)
+    over = maltml(base, meta_rate=0.1)
+    for name, p in over.prior.items():
+        over.prior[name] = p + 0.1 * torch.rand_like(p)  # walks begin at the origin, where units of biases at 0 have their kink
+    families = FamilyExperience(Experience(Rectangles(small(horizon=4)), 3), base, 2, 1).gather(over, over.prior, "train", 0, 1)
+    names = list(over.prior)
+    f = lambda *values: meta_loss(over)(dict(zip(names, values, strict=True)), families)
+    assert torch.autograd.gradcheck(f, tuple(p.requires_grad_() for p in over.prior.values()))
+
+
+# Bad input
+
+
+class Broken:
+    """A world whose second observation or reward of task 1 is NaN."""
+
+    observations, actions, discrete, horizon, seed = 2, 2, False, 4, 0
+
+    def __init__(self, what: str):
+        self.what, self.plain = what, small(horizon=4)
+
+    def tasks(self, split: str, first: int, count: int) -> Tensor:
+        return self.plain.tasks(split, first, count)
+
+    identity = tasks
+
+    def begin(self, tasks: Tensor, trajectories: int, generators: object) -> "Broken":
+        self.walk, self.t = self.plain.begin(tasks, trajectories, generators), 0  # type: ignore[arg-type]
+        self.observation = self.walk.observation
+        return self
+
+    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        seen, reward, ended = self.walk.step(action)
+        self.t += 1
+        if self.t == 2:
+            (seen if self.what == "an observation" else reward)[1] = torch.nan
+        return seen, reward, ended
+
+
+@pytest.mark.parametrize(("what", "time"), [("an observation", 2), ("a reward", 1)])
+def test_nan_is_named_with_task_and_time(what: str, time: int) -> None:
+    learner = learner_for()
+    with pytest.raises(InputError, match=f"{what} of task 1 is NaN or infinite at time {time} of trajectory 0"):
+        Experience(Broken(what), 2).gather(learner, learner.prior, "train", 0, 3)  # type: ignore[arg-type]
+
+
+def test_a_policy_of_the_wrong_kind_or_size_is_named() -> None:
+    choosing, wide = CategoricalPolicy(mlp(2, 3)), gaussian_mlp(2, 4, 3)
+    for policy, message in ((choosing, "use a GaussianPolicy"), (wide, "gives actions of 3 numbers but the world takes 2")):
+        learner = maml(policy, score(policy))
+        with pytest.raises(InputError, match=message):
+            Experience(small(), 2).gather(learner, learner.prior, "train", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Navigation(horizon=0), "1 step or more"),
+        (lambda: Navigation(reward="square"), "did you mean squared"),  # type: ignore[arg-type]
+        (lambda: Navigation(stop="circle"), "stop is 'circle'"),  # type: ignore[arg-type]
+        (lambda: Experience(Navigation(), 0), "give 1 or more"),
+        (lambda: Returns(discount=1.2), "from 0 to 1"),
+        (lambda: Returns(baseline="none", bootstrap=True), "without bootstrap"),
+        (lambda: GaussianPolicy(mlp(2, 2), 2, sd=0), "0 < least ≤ sd"),
+        (lambda: loaded_dice(Table(), 2.0), "from 0"),
+        (lambda: clipped(Table(), 0), "more than 0"),
+        (lambda: Rectangles(least=0.9, most=0.5), "least ≤ most"),
+        (lambda: FamilyExperience(Experience(Navigation()), learner_for()), "no families"),
+        (lambda: trpo(learner_for(), limit=0.0), "limit above 0"),
+        (lambda: train_policy(learner_for(), Experience(small(), 2), 1, engine="loop"), "engine is 'loop'"),
+        (lambda: train_policy(learner_for(), Experience(small(), 2), 1, resume=True), "give out"),
+        (lambda: train_policy(learner_for(), Experience(small(), 2), -1), "below 0"),
+        (lambda: evaluate_policy(learner_for(), Experience(small(), 2), n_tasks=0), "1 or more"),
+    ],
+)
+def test_bad_input_is_named(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
