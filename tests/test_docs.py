@@ -16,7 +16,7 @@ def blocks(name: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(("name", "n"), [("docs/ideas.md", 2), ("docs/methods.md", 6), ("docs/images.md", 1)])
+@pytest.mark.parametrize(("name", "n"), [("docs/ideas.md", 2), ("docs/methods.md", 6), ("docs/images.md", 1), ("docs/policies.md", 2)])
 def test_the_code_in_the_docs_runs(name: str, n: int) -> None:
     assert len(blocks(name)) == n
     scope: dict = {}
@@ -41,11 +41,18 @@ def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert scope["y"].shape == (3, 1)
 
 
-def test_the_example_runs() -> None:
-    [example] = (ROOT / "examples").glob("*.py")
-    meta, joint = runpy.run_path(str(example))["main"](iterations=200, n_tasks=50, progress=False)
+def test_the_example_of_a_task_runs() -> None:
+    meta, joint = runpy.run_path(str(ROOT / "examples" / "own_task.py"))["main"](iterations=200, n_tasks=50, progress=False)
     assert meta.values.shape == joint.values.shape == (50, 6)
     assert meta.mean[5] < meta.mean[0]
+
+
+def test_the_example_of_an_environment_runs() -> None:
+    pytest.importorskip("gymnasium", reason="gymnasium is missing")
+    adapting, fixed = runpy.run_path(str(ROOT / "examples" / "own_environment.py"))["main"](iterations=2, tasks=3, progress=False)
+    assert adapting.values.shape == (3, 2)
+    assert fixed.values.shape == (3, 1)
+    assert adapting.values.isfinite().all()
 
 
 def test_links_between_the_documents_lead_somewhere() -> None:
@@ -56,6 +63,7 @@ def test_links_between_the_documents_lead_somewhere() -> None:
         "docs/ideas.md",
         "docs/images.md",
         "docs/methods.md",
+        "docs/policies.md",
         "docs/results.md",
         "benchmarks/README.md",
     ):

@@ -12,7 +12,7 @@ SRC = Path(innerloop.__file__).parent
 LAYERS = [
     "errors", "params", "batches", "learner", "steps", "models", "losses", "methods", "engine", "progress",
     "checkpoint", "images", "tasks", "explain", "outer", "train", "evaluate", "rl", "analysis", "environment", "experiments",
-    "estimators", "folders", "report", "plots", "gallery", "doctor", "cli",
+    "estimators", "folders", "report", "plots", "tracks", "gallery", "doctor", "cli",
 ]  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def run(arguments: Sequence[str]) -> None:
 
         _show_result(experiment, row)
         folder = folder_of(experiment, settings, options)
-        files = [RESULT, *gallery.of_run(folder, row)]
+        files = [RESULT, *gallery.of_run(folder, row), *([gallery.film(folder)] if options.video else [])]
         print(f"{folder}/ has " + ", ".join(files) + ("; --quick only shows that it runs" if options.quick else ""))
 
 

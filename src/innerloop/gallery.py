@@ -6,9 +6,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from innerloop import analysis, checkpoint, experiments, plots, report
+from innerloop import analysis, checkpoint, experiments, plots, report, tracks
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import RESULT, RUN, Trial, prior_of, seeds_of, trial_of
+from innerloop.experiments.practice import PolicyTrial
 from innerloop.outer import logged
 from innerloop.params import Params
 from innerloop.plots import Run
@@ -26,14 +27,46 @@ def of_run(folder: Path, row: report.Row) -> list[str]:
     lines = logged(folder)
     if any("loss" in line for line in lines):
         figures["training.png"] = plots.training(lines, title)
+    if any("returns" in line for line in lines):
+        figures["practice.png"] = tracks.practising(lines, title)
     if any("conflict" in line for line in lines):
         figures |= {"conflict.png": plots.conflicts({title: lines}), "landscape.png": plots.landscapes({title: lines})}
     run = _run_of(folder, row)
-    if plots.pictured(run[0]):
+    if isinstance(run[0], PolicyTrial):
+        figures |= _of_policy(run[0], run[1], title)
+    elif plots.pictured(run[0]):
         figures["fits.png"] = plots.fits(run, title)
     if (figure := _modes(run[0], run[1], title, row["settings"]["test_tasks"])) is not None:
         figures["modes.png"] = figure
     return into(folder, figures)
+
+
+def _of_policy(trial: PolicyTrial, prior: Params, title: str) -> dict[str, Figure]:
+    met, learner = next(iter(trial.cases.values())), trial.scored(prior, trial.rates[0])
+    figures = {}
+    if tracks.on_a_plane(met):
+        figures["walks.png"] = tracks.walks(learner, met, title)
+    if analysis.embeds(learner) and getattr(met.world, "centres", ()) and _can_lay_out():
+        told, modes = tracks.goal_embeddings(learner, met)
+        figures["modes.png"] = plots.modes(told, modes, [f"goals around {centre}" for centre in met.world.centres], title)
+    return figures
+
+
+def film(folder: Path) -> str:
+    """Film a robot's run before and after adaptation, into its folder.
+
+    Returns:
+        The file's name.
+
+    Raises:
+        InputError: the run is of no robot, or this machine cannot draw off screen.
+    """
+    trial, _ = trial_of(folder)
+    if not isinstance(trial, PolicyTrial):
+        raise InputError(f"{folder} is a run of no policy; only robots can be filmed")
+    learner = trial.scored(prior_of(folder, trial), trial.rates[0])
+    checkpoint.write_whole(folder / "film.gif", tracks.film(learner, next(iter(trial.cases.values()))))
+    return "film.gif"
 
 
 def of_measures(folder: Path, found: analysis.Measures, of: experiments.Experiment) -> list[str]:
@@ -109,8 +142,14 @@ def _modes(trial: Trial, prior: Params, title: str, n_tasks: int) -> Figure | No
     tasks = tasks.made if isinstance(tasks, Deferred) else tasks
     if not analysis.embeds(learner) or not isinstance(tasks, Mixture):
         return None
-    if find_spec("sklearn") is None:
-        print("modes.png needs scikit-learn; pip install innerloop[sklearn]")
+    if not _can_lay_out():
         return None
     n = min(max(n_tasks, 100), 1_000)
     return plots.modes(analysis.embeddings(learner, tasks, n), tasks.modes(0, n), list(tasks.sources), title)
+
+
+def _can_lay_out() -> bool:
+    if find_spec("sklearn") is None:
+        print("modes.png needs scikit-learn; pip install innerloop[sklearn]")
+        return False
+    return True

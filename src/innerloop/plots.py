@@ -56,7 +56,9 @@ def curves(listed: Sequence[Entry]) -> Figure:
                     x, [e.median(step) for step in range(taken)], ":", color=colour, label=f"{_label(e)}: median, where the mean diverges"
                 )
             panel.plot(list(e.claim), list(e.claim.values()), "x", color=colour, ms=7, mew=1.8)
-        panel.set(title=case, xlabel="gradient steps", ylim=(0, highest))
+        panel.set(title=case, xlabel="gradient steps")
+        if highest > 0 and all(e.ours(step)[0] >= 0 for e in listed for step in range(len(e.runs[0]["cases"][e.case]["mean"]))):
+            panel.set_ylim(0, highest)  # returns may be below 0
         panel.grid(alpha=0.25)
     panels[0].set_ylabel(f"{listed[0].metric.name}  (× the paper's number)")
     shown = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}

@@ -88,6 +88,8 @@ class Options:
     """iterations between measurements of conflict and landscape while training; 0 for the experiment's own, as a rule none"""
     track: bool = False
     """write TensorBoard events too"""
+    video: bool = False
+    """film a robot before and after adaptation, as film.gif"""
     progress: bool = True
     """show a bar"""
 

@@ -85,7 +85,8 @@ CLAIMS: Mapping[str, Mapping[int, float]] = {
 }
 FOLLOWS = (
     "paper, Table L: inner rate 0.01, steps of at most 0.2, reward −distance², 20 rollouts a step; where it is silent: MAML's "
-    "released code (scaled actions, linear baseline, TRPO with a KL of 0.01); ours: weights and biases are attenuated, log-deviations adapt but are not"
+    "released code (scaled actions, linear baseline, TRPO with a KL of 0.01); ours: weights and biases are attenuated, "
+    "log-deviations adapt but are not"
 )
 METHODS: Mapping[str, tuple[str, Callable[..., PolicyTrial]]] = {
     "": ("L2F", by_l2f),

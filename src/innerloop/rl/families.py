@@ -13,7 +13,7 @@ from innerloop.errors import InputError
 from innerloop.learner import Learner, Task
 from innerloop.params import Params
 from innerloop.rl.rollouts import Experience, Rollouts
-from innerloop.rl.worlds import Episodes, Navigation
+from innerloop.rl.worlds import Around, Navigation
 from innerloop.tasks.source import generator_of
 
 
@@ -29,13 +29,13 @@ class FamilyWorld(Protocol):
 
 
 @dataclass(frozen=True)
-class Rectangles:
+class Rectangles(Around):
     """Navigation whose families are rectangles in the unit square: all goals of a family are from its own.
 
     Sides are from U[least, most], and the rectangle lies anywhere in the square that it fits into.
 
     Args:
-        plane: the world that is walked in; its own goals are not used.
+        world: the plane that is walked in; its own goals are not used.
         least, most: length of a side, of the unit square's; the paper's 25 % to 75 %.
 
     >>> goals = Rectangles().families("train", first=0, count=3, tasks=7)[..., :2]
@@ -48,23 +48,13 @@ class Rectangles:
     Source: Devos & Dandi 2020, "Model-Agnostic Learning to Meta-Learn", §4.2.
     """
 
-    plane: Navigation = field(default_factory=Navigation)
+    world: Navigation = field(default_factory=Navigation)
     least: float = 0.25
     most: float = 0.75
-
-    observations, actions, discrete = 2, 2, False
 
     def __post_init__(self) -> None:
         if not 0 < self.least <= self.most <= 1:
             raise InputError(f"sides are from {self.least} to {self.most}; give 0 < least ≤ most ≤ 1")
-
-    @property
-    def seed(self) -> int:
-        return self.plane.seed
-
-    @property
-    def horizon(self) -> int:
-        return self.plane.horizon
 
     def families(self, split: str, first: int, count: int, tasks: int) -> Tensor:
         return torch.stack([self._family(generator_of(self.seed, split, "family", i), tasks) for i in range(first, first + count)])
@@ -77,13 +67,6 @@ class Rectangles:
 
     def tasks(self, split: str, first: int, count: int) -> Tensor:
         return self.families(split, first, count, 1).squeeze(1)
-
-    def identity(self, tasks: Tensor) -> Tensor:
-        """The goal."""
-        return self.plane.identity(tasks)
-
-    def begin(self, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator]) -> Episodes:
-        return self.plane.begin(tasks, trajectories, generators)
 
 
 @dataclass(frozen=True)
@@ -161,7 +144,7 @@ class FamilyExperience:
 
 
 @dataclass(frozen=True)
-class Drifting:
+class Drifting(Around):
     """A robot's world whose gravity changes while it learns: each step of adaptation, and then the query, is under another one.
 
     A family is a course of gravity, linear from one value to another; its tasks differ in the
@@ -175,18 +158,12 @@ class Drifting:
     Source: Devos & Dandi 2020, "Model-Agnostic Learning to Meta-Learn", §4.2; the range of gravity: Kaplanis et al. 2019, arXiv:1902.00255.
     """
 
-    world: Any
     stages: int = 4
     gravity: tuple[float, float] = (7.0, 17.0)
 
     def __post_init__(self) -> None:
         if self.stages < 2 or not 0 < self.gravity[0] <= self.gravity[1]:
             raise InputError(f"stages is {self.stages} and gravity {self.gravity}; give 2 stages or more, and 0 < least ≤ most")
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.world, name)
 
     def families(self, split: str, first: int, count: int, tasks: int) -> Tensor:
         """``[count, tasks, stages, goal and gravity]``."""

@@ -1,7 +1,7 @@
 """Worlds made of gymnasium's environments: vectors of them, or single ones that know how to change their task."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -38,6 +38,7 @@ class Vector:
         masked: the environment leaves finished sub-environments alone; without, they are reset and what they do is not looked at.
         name: of the world, in results.
         seed: any whole number.
+        reel: where frames of the first episode go: see ``filmed``.
 
     Raises:
         InputError: gymnasium is missing, the environment lacks ``sample_tasks`` or ``set_tasks``, starts again by itself,
@@ -50,6 +51,7 @@ class Vector:
     masked: bool = False
     name: str = "environment"
     seed: int = 0
+    reel: "_Reel | None" = field(default=None, repr=False)
     _made: dict[int, VectorEnv] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -101,12 +103,49 @@ class Vector:
         """All numbers of the task."""
         return tasks
 
+    def filmed(self, reel: list[list[Any]], size: tuple[int, int], every: int) -> "Vector":
+        """The same world, which leaves frames of the first episode on the reel, a list for each time that episodes begin.
+
+        Raises:
+            InputError: its environments cannot be drawn.
+        """
+        if not hasattr(self._of(1), "camera"):
+            raise InputError(f"{self.name} cannot be drawn: its environment has no camera")
+        return replace(self, reel=_Reel(reel, size, every))
+
     def begin(self, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator]) -> Episodes:
         env = self._of(len(tasks) * trajectories)
         env.set_tasks(tasks.repeat_interleave(trajectories, 0).double().cpu().numpy())
         seeds = torch.cat([torch.randint(2**31, (trajectories,), generator=g) for g in generators])
         seen, _ = env.reset(seed=seeds.tolist())
-        return _Running(self, env, (len(tasks), trajectories), seen)
+        running = _Running(self, env, (len(tasks), trajectories), seen)
+        return running if self.reel is None else self.reel.filming(running)
+
+
+@dataclass(frozen=True)
+class _Reel:
+    """Frames of the first episode, every so many steps."""
+
+    frames: list[list[Any]]
+    size: tuple[int, int]
+    every: int
+
+    def filming(self, running: "_Running") -> "_Running":
+        """The episodes, whose first one is drawn as it goes."""
+        width, height = self.size
+        camera, own, plain = running.env.camera(height, width), [], running.step
+        self.frames.append(own)
+
+        def step(action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            found = plain(action)
+            if step.count % self.every == 0 and not running.ended[0]:  # type: ignore[attr-defined]
+                own.append(camera())
+            step.count += 1  # type: ignore[attr-defined]
+            return found
+
+        step.count = 0  # type: ignore[attr-defined]
+        running.step = step
+        return running
 
 
 class _Running:

@@ -1,5 +1,7 @@
 """Half-cheetah and ant that run to a velocity or in a direction, many at once in MuJoCo's own batch simulator."""
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,6 +12,9 @@ import numpy as np
 
 from innerloop.errors import InputError
 from innerloop.rl.gym import MISSING, Vector
+
+if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+    os.environ.setdefault("MUJOCO_GL", "egl")  # films are drawn off screen; MuJoCo looks at this when it is imported
 
 try:
     import gymnasium
@@ -215,6 +220,25 @@ class Locomotion(VectorEnv):
         ended = fallen & self.going
         self.going &= ~fallen
         return self._seen(), reward, ended, np.zeros_like(ended), {"x_velocity": v}
+
+    def camera(self, height: int, width: int) -> Callable[[], np.ndarray]:
+        """A function that draws the first robot as it is now, ``[height, width, 3]``, off screen.
+
+        Raises:
+            InputError: this machine cannot draw off screen.
+        """
+        try:
+            drawn, data = mujoco.Renderer(self.model, height, width), mujoco.MjData(self.model)
+        except Exception as problem:  # each of its backends fails in its own way
+            raise InputError(f"MuJoCo cannot draw here ({problem}); set MUJOCO_GL to egl or osmesa, and install that") from problem
+
+        def frame() -> np.ndarray:
+            data.qpos[:], data.qvel[:] = self.positions[0], self.velocities[0]
+            mujoco.mj_forward(self.model, data)
+            drawn.update_scene(data, "track")
+            return drawn.render()
+
+        return frame
 
     def _forces(self) -> np.ndarray:
         """Contact forces on each part, cut to ±1."""

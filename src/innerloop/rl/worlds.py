@@ -174,14 +174,8 @@ NEAR = 0.01
 
 
 @dataclass(frozen=True)
-class Told:
-    """A world that shows the task beside what is seen: for the oracle.
-
-    >>> Told(Navigation()).observations
-    4
-
-    Source: Finn et al. 2017, arXiv:1703.03400, §5.3 (baseline c).
-    """
+class Around:
+    """A world that is another one but for what its class changes."""
 
     world: Any
 
@@ -191,7 +185,7 @@ class Told:
 
     @property
     def observations(self) -> int:
-        return self.world.observations + self.world.identity(self.world.tasks("train", 0, 1)).shape[-1]
+        return self.world.observations
 
     @property
     def actions(self) -> int:
@@ -210,6 +204,24 @@ class Told:
 
     def identity(self, tasks: Tensor) -> Tensor:
         return self.world.identity(tasks)
+
+    def begin(self, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator]) -> Episodes:
+        return self.world.begin(tasks, trajectories, generators)
+
+
+@dataclass(frozen=True)
+class Told(Around):
+    """A world that shows the task beside what is seen: for the oracle.
+
+    >>> Told(Navigation()).observations
+    4
+
+    Source: Finn et al. 2017, arXiv:1703.03400, §5.3 (baseline c).
+    """
+
+    @property
+    def observations(self) -> int:
+        return self.world.observations + self.world.identity(self.world.tasks("train", 0, 1)).shape[-1]
 
     def begin(self, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator]) -> Episodes:
         return _ToldEpisodes(self.world.begin(tasks, trajectories, generators), self.identity(tasks))
