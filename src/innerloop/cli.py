@@ -171,6 +171,10 @@ def analyse_(given: Analyse) -> None:
         raise InputError(f"factors is {given.factors}; give 2 or more, from 0 to 1")
     _check_split(given.split)
     trial, about = trial_of(given.run)
+    if not hasattr(trial.tasks, "draw"):
+        raise InputError(
+            f"{given.run} is of policies, whose tasks are rollouts of their own; conflict and attenuation are of tasks with data"
+        )
     experiment, learner = experiments.catalogue()[about["experiment"]], experiments.load(given.run)
     case, tasks = next(iter(trial.cases.items()))
     found = analysis.measure(

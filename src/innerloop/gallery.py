@@ -33,7 +33,7 @@ def of_run(folder: Path, row: report.Row) -> list[str]:
         figures |= {"conflict.png": plots.conflicts({title: lines}), "landscape.png": plots.landscapes({title: lines})}
     run = _run_of(folder, row)
     if isinstance(run[0], PolicyTrial):
-        figures |= _of_policy(run[0], run[1], title)
+        figures |= _of_policy(run[0], run[1], title, row["quick"])
     elif plots.pictured(run[0]):
         figures["fits.png"] = plots.fits(run, title)
     if (figure := _modes(run[0], run[1], title, row["settings"]["test_tasks"])) is not None:
@@ -41,13 +41,13 @@ def of_run(folder: Path, row: report.Row) -> list[str]:
     return into(folder, figures)
 
 
-def _of_policy(trial: PolicyTrial, prior: Params, title: str) -> dict[str, Figure]:
+def _of_policy(trial: PolicyTrial, prior: Params, title: str, quick: bool) -> dict[str, Figure]:
     met, learner = next(iter(trial.cases.values())), trial.scored(prior, trial.rates[0])
     figures = {}
     if tracks.on_a_plane(met):
         figures["walks.png"] = tracks.walks(learner, met, title)
     if analysis.embeds(learner) and getattr(met.world, "centres", ()) and _can_lay_out():
-        told, modes = tracks.goal_embeddings(learner, met)
+        told, modes = tracks.goal_embeddings(learner, met, 100 if quick else 1_000)
         figures["modes.png"] = plots.modes(told, modes, [f"goals around {centre}" for centre in met.world.centres], title)
     return figures
 

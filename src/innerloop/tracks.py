@@ -42,7 +42,9 @@ def practising(rows: Sequence[Row], title: str) -> Figure:
 def on_a_plane(experience: Any) -> bool:
     """Whether a world's observations begin with a place in the plane, and its tasks with a goal there."""
     world = getattr(experience, "world", None)
-    return isinstance(world.world if isinstance(world, Around) else world, Navigation)
+    while isinstance(world, Around):
+        world = world.world
+    return isinstance(world, Navigation)
 
 
 def walks(learner: Learner, experience: Experience | FamilyExperience, title: str, tasks: int = 3, shown: int = 6) -> Figure:

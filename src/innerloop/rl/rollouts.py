@@ -80,10 +80,12 @@ def collect(
     with torch.no_grad():
         episodes = world.begin(tasks.to(device, kind), trajectories, generators)
         seen, alive = episodes.observation.to(device, kind), torch.ones(noise.shape[:2], dtype=torch.bool, device=device)
-        _check_policy(told(params, seen), world)
         steps = []
         for t in range(world.horizon):
-            action = told(params, seen).act(noise[:, :, t])
+            chosen = told(params, seen)
+            if not t:
+                _check_policy(chosen, world)
+            action = chosen.act(noise[:, :, t])
             following, reward, ended = episodes.step(action)
             steps.append((seen, action, reward.to(device, kind), alive))
             seen, alive = following.to(device, kind), alive & ~ended.to(device)
@@ -94,7 +96,7 @@ def collect(
         if (missing := world.horizon - len(steps)) > 0:
             observations, actions, rewards, taken = (_longer(t, missing) for t in (observations, actions, rewards, taken))
         observations, rewards = observations * taken.unsqueeze(-1), rewards * taken
-        log_prob = told(params, observations).log_prob(actions) * taken
+        log_prob = vmap(policy)(params, observations).log_prob(actions) * taken
         last = seen if returns.bootstrap else None
         return Rollouts(observations, actions, rewards, taken, log_prob, returns(observations, rewards, taken, last, alive))
 

@@ -1,0 +1,115 @@
+"""The experiments of reinforcement learning: all can be built, those of each kind run, and what they leave can be used."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import innerloop as il
+from innerloop import InputError, experiments
+from innerloop.cli import main
+from innerloop.experiments.experiment import prior_of, trial_of
+from innerloop.experiments.practice import PolicyTrial
+
+POLICIES = {name: e for name, e in experiments.catalogue().items() if e.metric.name == "return"}
+AT_HAND = [name for name, e in POLICIES.items() if not e.needs]
+LIKE_OTHERS = ["squared", "low-variance", "dice", "navigation@maml", "navigation@mumomaml"]  # they differ by a setting or a task
+RUN = [name for name in AT_HAND if not name.endswith(tuple(LIKE_OTHERS))]
+ROBOTS = ["maml/cheetah-direction", "maml/ant-velocity@rllab", "l2f/locomotion-velocity@rllab", "maltml/continual-rl@rllab"]
+NAVIGATION = "maml/navigation/seed0"
+
+
+def test_all_experiments_that_the_papers_have_are_listed_with_their_numbers() -> None:
+    assert len(AT_HAND) == 20
+    cells = [f"{robot}-{goal}" for robot in ("cheetah", "ant") for goal in ("direction", "velocity")]
+    wanted = {f"maml/{cell}@rllab" for cell in cells} | {f"maml/{cell}" for cell in cells}
+    wanted |= {"maml/navigation", "l2f/navigation", "l2f/locomotion-direction@rllab", "mumomaml/navigation"}
+    assert wanted | {"maltml/navigation-families", "maltml/continual-rl@rllab"} <= POLICIES.keys()
+    assert POLICIES["maml/navigation"].claims == {"2D navigation": {0: -40.41, 1: -11.68, 2: -3.33, 3: -3.23}}
+    for name, experiment in POLICIES.items():
+        assert not (experiment.claims and "v5" in str(experiment.settings)), f"{name}: returns of other dynamics are no claim"
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_one_of_them_can_be_built(name: str) -> None:
+    if POLICIES[name].needs:
+        pytest.importorskip("mujoco", reason="MuJoCo is missing")
+    trial = POLICIES[name].build(POLICIES[name].settings.quick())
+    assert isinstance(trial, PolicyTrial)
+    assert trial.learner.prior["net.log_sd"].shape[0] in ((6, 8) if POLICIES[name].needs else (2,))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Policies, run with --quick."""
+    out = tmp_path_factory.mktemp("runs")
+    for name in RUN:
+        assert main(["run", name, "--quick", "--out", str(out), "--no-progress"]) == 0
+    return out
+
+
+def check(folder: Path, name: str) -> None:
+    experiment, [line] = POLICIES[name], (folder / "result.json").read_text().splitlines()
+    row = json.loads(line)
+    assert (row["experiment"], row["quick"], row["metric"]) == (name, True, "return")
+    points = 1 if "oracle" in name else experiment.settings.test_steps + 1
+    assert {len(case["mean"]) for case in row["cases"].values()} == {points}
+    assert all(value is not None for case in row["cases"].values() for value in case["mean"])
+    assert {"scores.safetensors", "prior.safetensors", "curves.png"} <= {p.name for p in folder.iterdir()}
+
+
+def test_every_experiment_on_the_plane_runs_and_draws_its_walks(runs: Path) -> None:
+    for name in RUN:
+        folder = runs / name / "seed0"
+        check(folder, name)
+        assert (folder / "walks.png").exists()
+        assert (folder / "practice.png").exists() == (name != "maml/navigation@random")
+    assert (runs / "mumomaml/navigation/seed0/modes.png").exists()
+    tuned = json.loads((runs / "maml/navigation@random/seed0/result.json").read_text())["cases"]["2D navigation"]
+    assert tuned["rate"] == float(max(tuned["tried"], key=lambda rate: tuned["tried"][rate]))
+    assert len(json.loads((runs / "l2f/navigation/seed0/result.json").read_text())["cases"]) == 4
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_robots_run(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("mujoco", reason="MuJoCo is missing")
+    assert main(["run", name, "--quick", "--out", str(tmp_path), "--no-progress"]) == 0
+    check(tmp_path / name / "seed0", name)
+    row = json.loads((tmp_path / name / "seed0" / "result.json").read_text())
+    assert row["versions"].keys() >= {"gymnasium", "mujoco"}
+
+
+def test_a_run_is_scored_again_loaded_and_compared(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(runs / NAVIGATION), "--steps", "2", "--tasks", "3"]) == 0
+    assert "3 tasks" in capsys.readouterr().out
+    learner = il.load(runs / NAVIGATION)
+    assert len(learner.steps) == 3
+    trial, _ = trial_of(runs / NAVIGATION)
+    assert torch.equal(learner.prior["net.log_sd"], prior_of(runs / NAVIGATION, trial)["net.log_sd"])
+    assert main(["compare", str(runs / NAVIGATION), str(runs / "maml/navigation@first-order/seed0")]) == 0
+    assert "4 tasks" in capsys.readouterr().out
+    assert main(["compare", str(runs / NAVIGATION), str(runs / "mumomaml/navigation/seed0")]) == 2
+
+
+def test_what_cannot_be_done_with_a_policy_is_said(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["run", "maml/navigation", "--quick", "--reward", "square"], "reward"),
+        (["run", "maml/navigation", "--quick", "--out", str(runs)], "holds a run already"),
+        (["analyse", str(runs / NAVIGATION)], "policies"),
+    ):
+        with_exit = 0
+        try:
+            with_exit = main(arguments)
+        except SystemExit as stop:
+            with_exit = int(str(stop.code))
+        assert with_exit == 2
+        captured = capsys.readouterr()
+        assert message in captured.err + captured.out
+
+
+def test_a_gallery_films_robots_alone(runs: Path) -> None:
+    from innerloop import gallery
+
+    with pytest.raises(InputError, match="only robots"):
+        gallery.film(runs / NAVIGATION)
