@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad, grad_and_value, jvp, vjp
 
 from innerloop.batches import map_tensors, tensors
-from innerloop.engine import compiled, compiled_linear
+from innerloop.engine import compiled, compiled_linear, keep_freed_memory
 from innerloop.errors import InputError
 from innerloop.params import Params
 
@@ -79,6 +79,7 @@ class TrustRegion:
 
     def __call__(self, params: Params, batch: Any) -> tuple[Params, Moved]:
         """The parameters after the step, which are the same ones where it was rejected, and what it did."""
+        keep_freed_memory()
         gradient, (before, old) = self._gradient(params, batch)
         times = self.curvature(params, self.fewer(batch))
         direction, bent = conjugate_gradients(times, map_tensors(torch.neg, gradient), self.products)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from innerloop.batches import map_tensors
-from innerloop.engine import traced
+from innerloop.engine import keep_freed_memory, traced
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task
 from innerloop.params import Params
@@ -73,6 +73,7 @@ def collect(
     """
     if trajectories < 1 or world.horizon < 1:
         raise InputError(f"trajectories is {trajectories} and the world's horizon {world.horizon}; both must be 1 or more")
+    keep_freed_memory()
     like = next(iter(params.values()))
     device, kind = like.device, like.dtype
     noise = torch.stack([_noise(world, trajectories, g) for g in generators]).to(device, kind)
