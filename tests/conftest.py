@@ -21,6 +21,7 @@ from innerloop.images import build
 # on a busy machine OpenMP's wait for each other is a hundred times slower.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("MUJOCO_GL", "egl")  # robots are filmed without a screen
 
 Build = Callable[..., Learner]
 METHODS: dict[str, Build] = {**il.METHODS, "mumomaml": il.mumomaml}

@@ -47,7 +47,7 @@ def test_learning_curves_have_a_line_for_each_point_of_the_path() -> None:
     rows = [{"iteration": k, "returns": [-40.0, -40.0 + k]} for k in range(5)] + [{"iteration": 5, "engine": "vmap"}]
     [panel] = practising(rows, "MAML").axes
     assert [line.get_label() for line in panel.lines] == ["after 0 steps", "after 1 step"]
-    assert list(panel.lines[1].get_ydata()) == [-40.0, -39.0, -38.0, -37.0, -36.0]
+    assert torch.as_tensor(panel.lines[1].get_ydata()).tolist() == [-40.0, -39.0, -38.0, -37.0, -36.0]
 
 
 def test_a_plane_is_told_from_other_worlds() -> None:

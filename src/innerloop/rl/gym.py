@@ -118,34 +118,17 @@ class Vector:
         env.set_tasks(tasks.repeat_interleave(trajectories, 0).double().cpu().numpy())
         seeds = torch.cat([torch.randint(2**31, (trajectories,), generator=g) for g in generators])
         seen, _ = env.reset(seed=seeds.tolist())
-        running = _Running(self, env, (len(tasks), trajectories), seen)
-        return running if self.reel is None else self.reel.filming(running)
+        shape = (len(tasks), trajectories)
+        return _Running(self, env, shape, seen) if self.reel is None else _Filmed(self, env, shape, seen, self.reel)
 
 
 @dataclass(frozen=True)
 class _Reel:
-    """Frames of the first episode, every so many steps."""
+    """Frames of first episodes, every so many steps."""
 
     frames: list[list[Any]]
     size: tuple[int, int]
     every: int
-
-    def filming(self, running: "_Running") -> "_Running":
-        """The episodes, whose first one is drawn as it goes."""
-        width, height = self.size
-        camera, own, plain = running.env.camera(height, width), [], running.step
-        self.frames.append(own)
-
-        def step(action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            found = plain(action)
-            if step.count % self.every == 0 and not running.ended[0]:  # type: ignore[attr-defined]
-                own.append(camera())
-            step.count += 1  # type: ignore[attr-defined]
-            return found
-
-        step.count = 0  # type: ignore[attr-defined]
-        running.step = step
-        return running
 
 
 class _Running:
@@ -172,6 +155,25 @@ class _Running:
         self.ended = terminated | truncated
         self.observation = self._shaped(seen)
         return self.observation, self._shaped(reward), torch.as_tensor(self.ended).view(self.shape)
+
+
+class _Filmed(_Running):
+    """The same, whose first episode is drawn until it ends."""
+
+    def __init__(self, world: Vector, env: Any, shape: tuple[int, int], seen: np.ndarray, reel: _Reel):
+        super().__init__(world, env, shape, seen)
+        width, height = reel.size
+        self.camera, self.every, self.taken, self.over = env.camera(height, width), reel.every, 0, False
+        self.frames: list[Any] = []
+        reel.frames.append(self.frames)
+
+    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = super().step(action)
+        if self.taken % self.every == 0 and not self.over:
+            self.frames.append(self.camera())
+        self.taken += 1
+        self.over |= bool(self.ended[0])
+        return found
 
 
 def _numpy(generator: torch.Generator) -> np.random.Generator:
