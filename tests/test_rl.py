@@ -684,3 +684,11 @@ def test_a_policy_of_the_wrong_kind_or_size_is_named() -> None:
 def test_bad_input_is_named(make: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_run_that_goes_on_for_longer_keeps_to_the_engine_that_it_began_with(tmp_path: Path) -> None:
+    rows: list[dict] = []
+    how: dict = QUIET | {"meta_batch": 1}
+    train_policy(learner_for(), Experience(small(), 2), 1, out=tmp_path, **how)
+    train_policy(learner_for(), Experience(small(), 2), 31, out=tmp_path, resume=True, log=rows.append, **how)
+    assert [row["engine"] for row in rows if "engine" in row] == ["vmap"]

@@ -59,7 +59,7 @@ def train_policy(
         outer_steps: of that optimiser, on the same rollouts.
         best: give back the prior with the highest return after adaptation, averaged over the tasks of its
             iteration, as the papers do; without, the last one.
-        engine: ``vmap``, ``vmap+compile``, or ``auto``, which compiles from 30 iterations on.
+        engine: ``vmap``, ``vmap+compile``, or ``auto``, which compiles from 30 iterations on; a continued run keeps to what it began with.
         device: such as ``cpu`` or ``cuda``.
         out: folder for ``metrics.jsonl``, ``checkpoint.safetensors`` and, at the end, ``prior.safetensors``.
         resume: go on from the folder's checkpoint.
@@ -99,7 +99,7 @@ def train_policy(
     folder = None if out is None else Path(out)
     if folder and resume:
         state.restore(folder / CHECKPOINT, same)
-        state.plan = plan
+        plan = state.plan = state.plan if engine == "auto" and state.plan else plan
     if (first := state.iteration) > iterations:
         raise InputError(f"the run in {folder} has taken {first} iterations already; ask for {first} or more, or start anew")
     step = (
