@@ -295,6 +295,7 @@ def modes(embedding: Tensor, of: Tensor, names: Sequence[str], title: str) -> Fi
     panel, places = figure.subplots(), in_the_plane(embedding)
     for mode, name in enumerate(names):
         panel.scatter(*places[of == mode].T, s=6, color=COLOURS[mode % len(COLOURS)], label=name, alpha=0.7)
-    panel.set(title=f"{title}: a linear probe tells {100 * probe(embedding, of):.1f} % of modes", xticks=[], yticks=[])
+    panel.set(xticks=[], yticks=[])
+    panel.set_title(f"{title}: a linear probe tells {100 * probe(embedding, of):.1f} % of modes", fontsize=9)
     panel.legend(fontsize=8)
     return figure
