@@ -316,6 +316,26 @@ def test_an_episode_that_ended_is_masked_and_counts_no_more() -> None:
         torch.testing.assert_close(loss(policy)(at, one(found, 0)), loss(policy)(at, one(changed, 0)))
 
 
+def test_what_happens_after_an_episodes_end_is_not_looked_at() -> None:
+    """A world that breaks for those who walk on."""
+
+    class Cliff(Broken):
+        def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            seen, reward, ended = self.walk.step(action)
+            self.t += 1
+            over = torch.zeros_like(ended)
+            if self.t == 2:
+                over[:, 0] = True
+            if self.t > 2:
+                seen[:, 0], reward[:, 0] = torch.nan, torch.nan
+            return seen, reward, over
+
+    learner = learner_for()
+    met = Experience(Cliff(""), 3).gather(learner, learner.prior, "train", 0, 2)  # type: ignore[arg-type]
+    assert met.query.alive[:, 0].sum(-1).tolist() == [2, 2]
+    assert all(t.isfinite().all() for t in met.query)
+
+
 def test_the_baseline_is_the_ridge_regression_that_numpy_solves() -> None:
     torch.manual_seed(0)
     seen, returns, alive = 20 * torch.randn(2, 4, 30, 3, dtype=F64), torch.randn(2, 4, 30, dtype=F64), torch.rand(2, 4, 30) < 0.8

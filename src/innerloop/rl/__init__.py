@@ -5,7 +5,7 @@ from innerloop.rl.families import Drifting, FamilyExperience, Rectangles
 from innerloop.rl.losses import clipped, e_maml, judged, loaded_dice, promp, ratio, score, summing
 from innerloop.rl.policies import Categorical, CategoricalPolicy, Gaussian, GaussianPolicy, gaussian_mlp
 from innerloop.rl.returns import Returns, discounted
-from innerloop.rl.rollouts import Experience, Rollouts, collect, some_of, total
+from innerloop.rl.rollouts import Experience, Rollouts, collect, total
 from innerloop.rl.train import train_policy
 from innerloop.rl.trust import trpo
 from innerloop.rl.worlds import Navigation, Told, World
@@ -35,7 +35,6 @@ __all__ = [
     "promp",
     "ratio",
     "score",
-    "some_of",
     "summing",
     "total",
     "train_policy",

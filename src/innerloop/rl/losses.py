@@ -145,7 +145,8 @@ def e_maml(learner: Learner, policy: nn.Module, expected: float = 0.0) -> Learne
     """E-MAML: rollouts before a step are credited with the return after it, + R(τ′) Σ_k ∇log π_θ(τ_k).
 
     With ``score`` inside and this term the meta-gradient is without bias for steps that are functions of
-    the rollouts drawn; the term is noisy, as it does not go through the adaptation.
+    the rollouts drawn; the term is noisy, as it does not go through the adaptation. It is in units of
+    rewards, so advantages must be too: ``Returns(normalised=False)``.
 
     Args:
         learner: its loss judges queries, such as by ``judged``.
@@ -166,8 +167,8 @@ def e_maml(learner: Learner, policy: nn.Module, expected: float = 0.0) -> Learne
 def promp(learner: Learner, policy: nn.Module, bound: float = 0.3, weight: float = 5e-4) -> Learner:
     """ProMP: the clipped surrogate of the query, and η · KL(π_acted ‖ π_θ) of the rollouts of every step.
 
-    The KL is the estimate mean(r − 1 − log r), r = π / π_acted, which is never below 0. Its steps should descend ``ratio``, and its outer
-    steps take several gradients on the same rollouts: ``outer_adam(steps=5)``.
+    The KL is the estimate mean(r − 1 − log r), r = π / π_acted, which is never below 0. Its steps should descend ``ratio``, and its
+    outer steps be several on the same rollouts: ``train_policy(…, optimizer=adam(1e-3), outer_steps=5)``.
 
     Args:
         bound: of the ratio.

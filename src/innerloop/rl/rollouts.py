@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from innerloop.batches import map_tensors
 from innerloop.engine import keep_freed_memory, traced
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task
@@ -45,11 +44,6 @@ class Rollouts(NamedTuple):
 def total(rollouts: Rollouts) -> Tensor:
     """Undiscounted return, Σ_t r_t, its mean over trajectories."""
     return rollouts.rewards.sum(-1).mean(-1)
-
-
-def some_of(rollouts: Rollouts, trajectories: int) -> Rollouts:
-    """The first so many trajectories of each task in a batch of them."""
-    return map_tensors(lambda t: t[:, :trajectories], rollouts)
 
 
 def collect(
@@ -96,7 +90,9 @@ def collect(
         _check_finite(observations, rewards, taken)
         if (missing := world.horizon - len(steps)) > 0:
             observations, actions, rewards, taken = (_longer(t, missing) for t in (observations, actions, rewards, taken))
-        observations, rewards = observations * taken.unsqueeze(-1), rewards * taken
+        # Not times 0: what comes after an episode's end may be NaN.
+        observations, rewards = observations.where(taken.unsqueeze(-1), 0), rewards.where(taken, 0)
+        actions = actions.where(taken if world.discrete else taken.unsqueeze(-1), 0)
         log_prob = vmap(policy)(params, observations).log_prob(actions) * taken
         last = seen if returns.bootstrap else None
         return Rollouts(observations, actions, rewards, taken, log_prob, returns(observations, rewards, taken, last, alive))
