@@ -14,7 +14,8 @@ from innerloop.experiments.practice import PolicyTrial
 
 POLICIES = {name: e for name, e in experiments.catalogue().items() if e.metric.name == "return"}
 AT_HAND = [name for name, e in POLICIES.items() if not e.needs]
-LIKE_OTHERS = ["squared", "low-variance", "dice", "navigation@maml", "navigation@mumomaml"]  # they differ by a setting or a task
+LIKE_OTHERS = ["squared", "low-variance", "dice", "context", "again", "navigation@maml", "navigation@mumomaml", "families@maml"]
+"""Ends of the names of those that differ from others by a setting or a task, and are only built."""
 RUN = [name for name in AT_HAND if not name.endswith(tuple(LIKE_OTHERS))]
 ROBOTS = ["maml/cheetah-direction", "maml/ant-velocity@rllab", "l2f/locomotion-velocity@rllab", "maltml/continual-rl@rllab"]
 NAVIGATION = "maml/navigation/seed0"
