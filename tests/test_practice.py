@@ -93,11 +93,23 @@ def test_a_run_is_scored_again_loaded_and_compared(runs: Path, capsys: pytest.Ca
     assert main(["compare", str(runs / NAVIGATION), str(runs / "mumomaml/navigation/seed0")]) == 2
 
 
+def test_families_are_scored_again_by_as_many_meta_steps_and_as_many_steps(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = runs / "maltml/navigation-families/seed0"
+    [case] = json.loads((folder / "result.json").read_text())["cases"].values()
+    assert len(il.load(folder).steps) == 1
+    assert main(["evaluate", str(folder), "--steps", "3", "--tasks", "4"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    means = [float(row[1]) for row in rows if row and row[0].isdigit() and len(row) > 3]
+    assert means == pytest.approx(case["mean"], abs=1e-3)
+
+
 def test_what_cannot_be_done_with_a_policy_is_said(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["run", "maml/navigation", "--quick", "--reward", "square"], "reward"),
         (["run", "maml/navigation", "--quick", "--out", str(runs)], "holds a run already"),
         (["analyse", str(runs / NAVIGATION)], "policies"),
+        (["run", "maml/navigation", "--quick", "--video"], "no robot"),
+        (["run", "maml/navigation", "--quick", "--out", str(runs / "new"), "--watch", "5"], "leave them out"),
     ):
         with_exit = 0
         try:

@@ -339,22 +339,21 @@ def test_what_happens_after_an_episodes_end_is_not_looked_at() -> None:
 def test_the_baseline_is_the_ridge_regression_that_numpy_solves() -> None:
     torch.manual_seed(0)
     seen, returns, alive = 20 * torch.randn(2, 4, 30, 3, dtype=F64), torch.randn(2, 4, 30, dtype=F64), torch.rand(2, 4, 30) < 0.8
-    weights = fitted(seen, returns, alive)
+    weights = fitted(features(seen), returns, alive)
     for i in range(2):
         f, r = features(seen[i])[alive[i]].numpy(), returns[i][alive[i]].numpy()
         ridge = np.sqrt(RIDGE) * np.eye(f.shape[1])
         wanted = np.linalg.lstsq(np.vstack([f, ridge]), np.concatenate([r, np.zeros(f.shape[1])]), rcond=None)[0]
         np.testing.assert_allclose(weights[i, :, 0].numpy(), wanted, rtol=1e-5, atol=1e-7)
-    assert (
-        fitted(torch.zeros(1, 2, 5, 3), torch.ones(1, 2, 5), torch.ones(1, 2, 5, dtype=torch.bool)).isfinite().all()
-    )  # nothing to tell apart
+    nothing = features(torch.zeros(1, 2, 5, 3))  # to tell apart
+    assert fitted(nothing, torch.ones(1, 2, 5), torch.ones(1, 2, 5, dtype=torch.bool)).isfinite().all()
 
 
 def test_advantages_are_generalised_advantage_estimates_by_the_book() -> None:
     torch.manual_seed(0)
     seen, rewards, alive = torch.randn(1, 3, 6, 2, dtype=F64), torch.randn(1, 3, 6, dtype=F64), torch.ones(1, 3, 6, dtype=torch.bool)
     plain = Returns(discount=0.9, trace=0.8, normalised=False)
-    weights = fitted(seen, discounted(rewards, 0.9), alive)
+    weights = fitted(features(seen), discounted(rewards, 0.9), alive)
     b = (features(seen) @ weights[:, None])[0, ..., 0]
     wanted = torch.zeros(3, 6, dtype=F64)
     for k in range(3):

@@ -76,6 +76,8 @@ def run(arguments: Sequence[str]) -> None:
             frozen=True,
         )
         given = parse(shape, rest, f"innerloop run {experiment.name}", f"{experiment.title}. {experiment.source}.")
+        if given.options.video and "mujoco" not in experiment.needs:
+            raise InputError(f"{experiment.name} has no robot to film; leave --video out")
         planned.append((experiment, given.settings, given.options))
     for experiment, settings, options in planned:
         row = experiments.run(experiment, settings, options)

@@ -10,6 +10,7 @@ from innerloop import analysis, checkpoint, experiments, plots, report, tracks
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import RESULT, RUN, Trial, prior_of, seeds_of, trial_of
 from innerloop.experiments.practice import PolicyTrial
+from innerloop.learner import Learner
 from innerloop.outer import logged
 from innerloop.params import Params
 from innerloop.plots import Run
@@ -33,17 +34,16 @@ def of_run(folder: Path, row: report.Row) -> list[str]:
         figures |= {"conflict.png": plots.conflicts({title: lines}), "landscape.png": plots.landscapes({title: lines})}
     run = _run_of(folder, row)
     if isinstance(run[0], PolicyTrial):
-        figures |= _of_policy(run[0], run[1], title, row["quick"])
-    elif plots.pictured(run[0]):
+        return into(folder, figures | _of_policy(experiments.load(folder), run[0], title, row["quick"]))
+    if plots.pictured(run[0]):
         figures["fits.png"] = plots.fits(run, title)
     if (figure := _modes(run[0], run[1], title, row["settings"]["test_tasks"])) is not None:
         figures["modes.png"] = figure
     return into(folder, figures)
 
 
-def _of_policy(trial: PolicyTrial, prior: Params, title: str, quick: bool) -> dict[str, Figure]:
-    met, learner = next(iter(trial.cases.values())), trial.scored(prior, trial.rates[0])
-    figures = {}
+def _of_policy(learner: Learner, trial: PolicyTrial, title: str, quick: bool) -> dict[str, Figure]:
+    met, figures = next(iter(trial.cases.values())), {}
     if tracks.on_a_plane(met):
         figures["walks.png"] = tracks.walks(learner, met, title)
     if analysis.embeds(learner) and getattr(met.world, "centres", ()) and _can_lay_out():
@@ -64,8 +64,7 @@ def film(folder: Path) -> str:
     trial, _ = trial_of(folder)
     if not isinstance(trial, PolicyTrial):
         raise InputError(f"{folder} is a run of no policy; only robots can be filmed")
-    learner = trial.scored(prior_of(folder, trial), trial.rates[0])
-    checkpoint.write_whole(folder / "film.gif", tracks.film(learner, next(iter(trial.cases.values()))))
+    checkpoint.write_whole(folder / "film.gif", tracks.film(experiments.load(folder), next(iter(trial.cases.values()))))
     return "film.gif"
 
 

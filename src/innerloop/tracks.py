@@ -2,18 +2,16 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from innerloop.analysis import embeds
+from innerloop.analysis import embeddings
 from innerloop.batches import one
 from innerloop.errors import InputError
-from innerloop.learner import Learner
-from innerloop.methods.mumomaml import EMBEDDING
+from innerloop.learner import Learner, Task
 from innerloop.plots import COLOURS
 from innerloop.progress import bar
 from innerloop.rl import Experience, FamilyExperience, Navigation, Rollouts, total
@@ -29,7 +27,7 @@ def practising(rows: Sequence[Row], title: str) -> Figure:
     logged = [row for row in rows if "returns" in row]
     points = len(logged[0]["returns"])
     for k in range(points):
-        after = "without adaptation" if points == 1 else f"after {k} step{'s' * (k != 1)}"
+        after = "without adaptation" if points == 1 else _after(k)
         returns = [row["returns"][k] for row in logged]
         panel.plot([row["iteration"] for row in logged], returns, color=COLOURS[k % len(COLOURS)], lw=1.2, label=after)
     panel.set(xlabel="iterations", ylabel="return")
@@ -37,6 +35,10 @@ def practising(rows: Sequence[Row], title: str) -> Figure:
     panel.grid(alpha=0.25)
     panel.legend(fontsize=8)
     return figure
+
+
+def _after(steps: int) -> str:
+    return f"after {steps} step{'s' * (steps != 1)}"
 
 
 def on_a_plane(experience: Any) -> bool:
@@ -56,7 +58,7 @@ def walks(learner: Learner, experience: Experience | FamilyExperience, title: st
     points = [met.support[k] for k in range(learner.prepared)] if isinstance(experience, Experience) else []
     names = ["unmodulated" if learner.prepared else ""] * len(points)
     after = experience.points(learner, met)
-    points, names = points + after, names + [f"after {k} steps" if k != 1 else "after 1 step" for k in range(len(after))]
+    points, names = points + after, names + [_after(k) for k in range(len(after))]
     goals, rows = _goals(experience, tasks), len(after[0].rewards)
     figure = Figure(figsize=(2.5 * len(points), 2.6 * rows), layout="constrained")
     grid = figure.subplots(rows, len(points), squeeze=False, sharex="row", sharey="row")
@@ -95,14 +97,24 @@ def goal_embeddings(learner: Learner, experience: Experience, goals: int = 1_000
 
     Source: Vuorio et al. 2018, arXiv:1812.07172 (MuMoMAML), Fig. 4(c).
     """
-    if not embeds(learner):
-        raise InputError("the learner has no encoder, so it embeds no task; give one such as mumomaml(…)")
-    preparing, told = learner.taking(0), []
-    for first in range(0, goals, 100):
-        n = min(100, goals - first)
-        met = experience.gather(preparing, learner.prior, "test", first, n)
-        told += [preparing.adapt(learner.prior, one(met, i).support)[learner.prepared][EMBEDDING] for i in range(n)]
-    return torch.stack(told).detach(), experience.world.tasks("test", 0, goals)[:, 4].long()
+    met = _Unadapted(experience, learner.taking(0))
+    return embeddings(met.learner, met, goals), experience.world.tasks("test", 0, goals)[:, 4].long()
+
+
+@dataclass(frozen=True)
+class _Unadapted:
+    """A world as a source of tasks: rollouts of the steps that only prepare."""
+
+    experience: Experience
+    learner: Learner
+    together: int = 100
+
+    @property
+    def seed(self) -> int:
+        return self.experience.world.seed
+
+    def draw(self, split: str, first: int, count: int) -> Task:
+        return self.experience.gather(self.learner, self.learner.prior, split, first, count)
 
 
 def film(learner: Learner, experience: Experience, task: int = 0, size: tuple[int, int] = (320, 240), every: int = 4) -> bytes:
@@ -134,7 +146,7 @@ def film(learner: Learner, experience: Experience, task: int = 0, size: tuple[in
         for k, (own, value) in enumerate(zip(reel[learner.prepared :], returns, strict=True)):
             for pixels in own:
                 image = Image.fromarray(pixels)
-                ImageDraw.Draw(image).text((6, 4), f"after {k} steps, return {value:.0f}", fill=(255, 255, 255))
+                ImageDraw.Draw(image).text((6, 4), f"{_after(k)}, return {value:.0f}", fill=(255, 255, 255))
                 frames.append(image.quantize(64))
             shown.to(k + 1)
     buffer = io.BytesIO()

@@ -13,12 +13,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop import checkpoint
 from innerloop.batches import onto
-from innerloop.checkpoint import PRIOR
 from innerloop.engine import Plan, choose, each_task, in_precision
 from innerloop.errors import Diverged, InputError, positive
 from innerloop.explain import diverged, try_one
 from innerloop.learner import Learner, Task, task_loss
-from innerloop.outer import CHECKPOINT, Row, State, Stopped, adam, open_log, signals
+from innerloop.outer import CHECKPOINT, Row, State, Stopped, adam, finished, open_log, place, signals
 from innerloop.params import Params
 from innerloop.progress import bar
 from innerloop.tasks import Source, most_together, named_source, on
@@ -103,8 +102,7 @@ def train(
         raise InputError(f"iterations is {iterations} and validation_tasks {validation_tasks}; neither can be below 0")
     if not learner.prior:
         raise InputError("the learner has no prior that could be trained; evaluate it as it is")
-    if (resume or track) and out is None:
-        raise InputError("resume and track need the folder of the run; give out=…")
+    folder = place(out, resume or track)
     asked = Plan.named(engine, chunk)
     if engine == "auto" and most_together(tasks):
         asked = Plan(loop=True)  # each shape would be compiled anew
@@ -116,14 +114,11 @@ def train(
     same = {"tasks": named_source(tasks), "meta_batch": meta_batch, "precision": precision, "optimizer": type(outer).__name__}
     same |= {"schedule": type(state.schedule).__name__ if state.schedule else "none", "phases": list(by_phase)}
     same |= {} if optimizer else {"outer_rate": outer_rate}
-    folder = None if out is None else Path(out)
     if folder and resume:
-        state.restore(folder / CHECKPOINT, same)
-    if (first := state.iteration) > iterations:
-        raise InputError(f"the run in {folder} has taken {first} iterations already; ask for {first} or more, or start anew")
-    if first == iterations:
+        state.go_on(folder, iterations, same)
+    if (first := state.iteration) == iterations:
         log({"iteration": first, "engine": str(state.plan or "none"), "measured": {}, "seconds": state.seconds})
-        return _finished(learner, params, folder)
+        return finished(learner, params, folder)
 
     tasks = on(tasks, device)
 
@@ -188,11 +183,10 @@ def train(
                     shown.to(done, f"loss {losses.last:.3g}")
                     if received:
                         keep()
-                        where = f"saved in {folder}; continue with resume" if folder else "nothing is saved: no out folder was given"
-                        raise Stopped(f"stopped after iteration {done} of {iterations}, {where}", received[0])
+                        raise Stopped(done, iterations, folder, received[0])
                     if done < iterations:
                         batch = draw(done)
-    return _finished(learner, params, folder)
+    return finished(learner, params, folder)
 
 
 class _Losses:
@@ -235,13 +229,6 @@ def _sent(loss: Tensor) -> tuple[Tensor, Callable[[], None]]:
 
 def _trained(learner: Learner, params: Params) -> Learner:
     return replace(learner, prior={name: p.detach() for name, p in params.items()})
-
-
-def _finished(learner: Learner, params: Params, folder: Path | None) -> Learner:
-    trained = _trained(learner, params)
-    if folder:
-        checkpoint.save(folder / PRIOR, trained.prior, {})
-    return trained
 
 
 def _stretches(by_phase: Mapping[int, Learner], first: int, iterations: int) -> Iterator[tuple[Learner, int]]:

@@ -156,6 +156,10 @@ class Trial:
 
         return watch(self.tasks, self.rates[0], settings.outer_rate, device=options.device)
 
+    def taking(self, learner: Learner, steps: int) -> Learner:
+        """The learner that takes so many steps on a task of the cases."""
+        return learner.taking(steps)
+
     def scores(self, learner: Learner, tasks: Any, steps: int, n_tasks: int, **how: Any) -> Scores:
         """What is scored of the tasks, as ``evaluate`` does it."""
         return evaluate(learner, tasks, steps, n_tasks, **how)
@@ -365,7 +369,7 @@ def load(folder: str | Path, learner: Learner | None = None, case: str | None = 
     chosen = case or next(iter(cases), "")
     rate = cases[chosen]["rate"] if cases else trial.rates[0]
     built = trial.by_case.get(chosen, trial.scored)(prior, rate)
-    return built.taking(about["settings"]["test_steps"]) if adapts(built) else built
+    return trial.taking(built, about["settings"]["test_steps"]) if adapts(built) else built
 
 
 def adapts(learner: Learner) -> bool:

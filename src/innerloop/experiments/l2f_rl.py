@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -31,7 +32,6 @@ class Shifted(Walk):
 def cases(settings: Shifted) -> dict[str, World]:
     """The tasks of training, and the three that differ."""
     far = {"starts": 2.0, "goals": 2.0}
-    far = {"starts": 2.0, "goals": 2.0}
     own = {"same tasks": {}, "random starts": {"starts": 0.5}, "far goals": {"goals": 2.0}, "far starts and goals": far}
     return {name: plane(settings, seed=0, **changes) for name, changes in own.items()}
 
@@ -45,9 +45,8 @@ def by_l2f(settings: Practice, world: World, of: Mapping[str, World], again: boo
     policy = policy_of(settings, world)
     loss = ESTIMATORS[settings.estimator](policy)
 
-    def build(steps: int, rate: object) -> Learner:
-        base = maml(policy, loss, steps, rate)  # type: ignore[arg-type]
-        return attenuated(base, loss, WEIGHTS, generator=generator_of(settings.seed, "gate"))
+    def build(steps: int, rate: Any) -> Learner:
+        return attenuated(maml(policy, loss, steps, rate), loss, WEIGHTS, generator=generator_of(settings.seed, "gate"))
 
     return trial(settings, build, world, of, policy, again=again)
 
@@ -57,7 +56,7 @@ def by_rates(settings: Practice, world: World, of: Mapping[str, World]) -> Polic
     policy = policy_of(settings, world)
     loss = ESTIMATORS[settings.estimator](policy)
 
-    def build(steps: int, rate: object) -> Learner:
+    def build(steps: int, rate: Any) -> Learner:
         return per_step_rates(policy, loss, settings.steps, settings.rate).taking(steps)
 
     return trial(settings, build, world, of, policy)
@@ -68,10 +67,10 @@ def by_mumomaml(settings: Practice, world: World, of: Mapping[str, World], hidde
     policy: nn.Module = with_film(policy_of(settings, world))
     loss = ESTIMATORS[settings.estimator](policy)
 
-    def build(steps: int, rate: object) -> Learner:
+    def build(steps: int, rate: Any) -> Learner:
         encoder = OfTrajectory(world.observations + world.actions + 1, hidden, generator_of(settings.seed, "encoder"))
         how = {"encoder": encoder, "hidden": None, "generator": generator_of(settings.seed, "heads")}
-        return mumomaml(policy, loss, steps, rate, **how)  # type: ignore[arg-type]
+        return mumomaml(policy, loss, steps, rate, **how)
 
     return trial(settings, build, world, of, policy, preparing=1)
 

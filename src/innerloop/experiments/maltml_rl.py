@@ -77,14 +77,19 @@ def _trial(settings: Any, world: Any, asked: Any, families: bool, case: str) -> 
 
 def by_maltml(settings: FewWalks, families: bool = True) -> PolicyTrial:
     """MALTML; without families, MAML, which is meta-finetuned on related tasks at test too."""
-    own, asked = (Rectangles(plane(settings, seed=seed)) for seed in (settings.seed, 0))
-    return _trial(settings, own, asked, families, "rectangles")
+    return _trial(settings, *_rectangles(settings), families, "rectangles")
 
 
 def told(settings: FewWalks) -> PolicyTrial:
     """A policy that sees the goal."""
-    own, asked = (Rectangles(plane(settings, seed=seed)) for seed in (settings.seed, 0))
+    own, asked = _rectangles(settings)
     return by_oracle(settings, own, {"rectangles": asked})
+
+
+def _rectangles(settings: FewWalks) -> tuple[Rectangles, Rectangles]:
+    """Families of training, and those that are asked."""
+    own, asked = (Rectangles(plane(settings, seed=seed)) for seed in (settings.seed, 0))
+    return own, asked
 
 
 def continual(settings: FewRuns, families: bool = True) -> PolicyTrial:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from innerloop.errors import InputError
 from innerloop.experiments.experiment import Experiment
 from innerloop.experiments.maml_navigation import SOURCE
 from innerloop.experiments.practice import RETURN, PolicyTrial, Practice, by_chance, by_context, by_maml, by_oracle, by_pretraining
@@ -29,18 +29,12 @@ def ground(settings: Run, seed: int) -> World:
     """The world of a robot.
 
     Raises:
-        InputError: gymnasium or MuJoCo is missing.
+        InputError: gymnasium or MuJoCo is missing, or robot, goal or dynamics are not known.
     """
     from innerloop.rl.locomotion import locomotion
 
-    given = (settings.robot, settings.goal, settings.dynamics)
-    if (
-        settings.robot not in ("cheetah", "ant")
-        or settings.goal not in ("direction", "velocity")
-        or settings.dynamics not in ("rllab", "v5")
-    ):
-        raise InputError(f"robot, goal and dynamics are {given}; give cheetah or ant, direction or velocity, rllab or v5")
-    return locomotion(settings.robot, settings.goal, settings.dynamics, settings.horizon, seed)  # type: ignore[arg-type]
+    named: tuple[Any, Any, Any] = (settings.robot, settings.goal, settings.dynamics)
+    return locomotion(*named, settings.horizon, seed)
 
 
 def on_the_ground(build: Callable[..., PolicyTrial]) -> Callable[[Run], PolicyTrial]:

@@ -7,6 +7,7 @@ from innerloop.experiments.experiment import Experiment
 from innerloop.experiments.l2f_rl import by_mumomaml
 from innerloop.experiments.maml_navigation import Walk, plane
 from innerloop.experiments.practice import RETURN, PolicyTrial, by_maml
+from innerloop.rl import Navigation
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Bimodal(Walk):
     """deviation of each Gaussian of goals, around (½, ½) and (−½, −½)"""
 
 
-def bimodal(settings: Bimodal, seed: int):
+def bimodal(settings: Bimodal, seed: int) -> Navigation:
     """The world of two Gaussians."""
     return plane(settings, seed=seed, centres=((0.5, 0.5), (-0.5, -0.5)), spread=settings.spread)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from torch import nn
 
+from innerloop.errors import InputError
 from innerloop.evaluate import Scores
 from innerloop.experiments.experiment import Budget, Metric, Options, Trial
 from innerloop.learner import Learner, Loss
@@ -96,7 +97,13 @@ class PolicyTrial(Trial):
     goal: Learner | None = None
 
     def trained(self, settings: Any, options: Options, folder: Path, log: Callable[[Row], None]) -> Learner:
-        """The learner with its prior trained, as ``train_policy`` does it."""
+        """The learner with its prior trained, as ``train_policy`` does it.
+
+        Raises:
+            InputError: an option is given that training of policies has no use for.
+        """
+        if options.watch or options.chunk:
+            raise InputError("watch and chunk are of learners with data, not of policies; leave them out")
         return train_policy(
             self.learner,
             self.tasks,
@@ -115,6 +122,10 @@ class PolicyTrial(Trial):
             track=options.track,
             log=log,
         )
+
+    def taking(self, learner: Learner, steps: int) -> Learner:
+        """The learner that takes so many steps on a task; of families, its meta-steps stay as they are."""
+        return next(iter(self.cases.values())).going(learner, steps)[0]
 
     def scores(self, learner: Learner, tasks: Any, steps: int, n_tasks: int, **how: Any) -> Scores:
         """Returns before and after each step, as ``evaluate_policy`` gives them."""
@@ -196,19 +207,12 @@ CANDIDATES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 def by_pretraining(settings: Practice, world: World, cases: Mapping[str, World]) -> PolicyTrial:
     """One policy for all tasks, trained without adaptation, then adapted like MAML's at the rate that suits it."""
     policy = policy_of(settings, world)
-    trained = pretrained(policy, ratio(policy))
-    return by_maml_on(settings, policy, world, cases, trained=trained, candidates=CANDIDATES)
+    return by_maml(settings, world, cases, trained=pretrained(policy, ratio(policy)), candidates=CANDIDATES)
 
 
 def by_chance(settings: Practice, world: World, cases: Mapping[str, World]) -> PolicyTrial:
     """Random weights, adapted like MAML's at the rate that suits them; for 0 iterations."""
-    return by_maml_on(settings, policy_of(settings, world), world, cases, candidates=CANDIDATES)
-
-
-def by_maml_on(settings: Practice, policy: nn.Module, world: World, cases: Mapping[str, World], **how: Any) -> PolicyTrial:
-    """MAML's adaptation of a policy in hand."""
-    loss = ESTIMATORS[settings.estimator](policy)
-    return trial(settings, lambda k, rate: maml(policy, loss, k, rate), world, cases, policy, **how)
+    return by_maml(settings, world, cases, candidates=CANDIDATES)
 
 
 def by_oracle(settings: Practice, world: World, cases: Mapping[str, World]) -> PolicyTrial:

@@ -39,9 +39,7 @@ class Recurrent(nn.Module):
             raise InputError(f"cell is {cell!r} with {layers} layers; give 'gru' or 'lstm', and 1 layer or more")
         self.size = 2 * hidden
         widths = [inputs] + [2 * hidden] * (layers - 1)
-        self.onward, self.backward = (nn.ModuleList(_Reader(width, hidden, cell) for width in widths) for _ in range(2))
-        for p in self.parameters():
-            nn.init.uniform_(p, -(hidden**-0.5), hidden**-0.5, generator=generator)
+        self.onward, self.backward = (nn.ModuleList(_Reader(width, hidden, cell, generator) for width in widths) for _ in range(2))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         points = last = torch.cat([x, y], dim=-1)
@@ -54,10 +52,12 @@ class Recurrent(nn.Module):
 class _Reader(nn.Module):
     """A cell that reads points in turn: its states after each, ``[points, hidden]``."""
 
-    def __init__(self, inputs: int, hidden: int, cell: Cell):
+    def __init__(self, inputs: int, hidden: int, cell: Cell, generator: torch.Generator | None):
         super().__init__()
         self.cell = cell
         self.of_point, self.of_state = (nn.Linear(width, CELLS[cell] * hidden) for width in (inputs, hidden))
+        for p in self.parameters():
+            nn.init.uniform_(p, -(hidden**-0.5), hidden**-0.5, generator=generator)
 
     def forward(self, points: Tensor) -> Tensor:
         h = memory = points.new_zeros(self.of_state.in_features)
@@ -103,9 +103,7 @@ class OfTrajectory(nn.Module):
     def __init__(self, inputs: int, hidden: int = 8, generator: torch.Generator | None = None):
         super().__init__()
         self.size = hidden
-        self.reader = _Reader(inputs, hidden, "gru")
-        for p in self.parameters():
-            nn.init.uniform_(p, -(hidden**-0.5), hidden**-0.5, generator=generator)
+        self.reader = _Reader(inputs, hidden, "gru", generator)
 
     def forward(self, observations: Tensor, actions: Tensor, rewards: Tensor, *others: Tensor) -> Tensor:
         return self.reader(torch.cat([observations[0], actions[0], rewards[0].unsqueeze(-1)], -1))[-1]

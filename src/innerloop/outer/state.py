@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop import checkpoint
+from innerloop.checkpoint import PRIOR
 from innerloop.engine import Plan
 from innerloop.errors import InputError
+from innerloop.learner import Learner
 from innerloop.params import Params, under
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -83,6 +85,16 @@ class State:
         about |= {"highest": self.highest} if self.best else {}
         checkpoint.save(path, kept, about | {"plan": self.plan and asdict(self.plan), "seconds": self.seconds})
 
+    def go_on(self, folder: Path, iterations: int, same: Mapping[str, Any]) -> None:
+        """Become what the folder's checkpoint holds, to take so many iterations in all.
+
+        Raises:
+            InputError: there is none, it is damaged or of another run, or it has taken more.
+        """
+        self.restore(folder / CHECKPOINT, same)
+        if (taken := self.iteration) > iterations:
+            raise InputError(f"the run in {folder} has taken {taken} iterations already; ask for {taken} or more, or start anew")
+
     def restore(self, path: Path, same: Mapping[str, Any]) -> None:
         """Become what the checkpoint holds.
 
@@ -111,6 +123,25 @@ class State:
         torch.set_rng_state(kept["random"])
         self.iteration, self.pending = about["iteration"], kept["pending"].tolist()
         self.plan, self.began = Plan(**about["plan"]), time.perf_counter() - about["seconds"]
+
+
+def place(out: str | Path | None, needed: bool) -> Path | None:
+    """The folder of a run, which resuming and tracking need.
+
+    Raises:
+        InputError: it is needed, and not given.
+    """
+    if needed and out is None:
+        raise InputError("resume and track need the folder of the run; give out=…")
+    return None if out is None else Path(out)
+
+
+def finished(learner: Learner, params: Params, folder: Path | None) -> Learner:
+    """The learner with what was trained for its prior, which is written into the folder too."""
+    trained = replace(learner, prior={name: p.detach().clone() for name, p in params.items()})
+    if folder:
+        checkpoint.save(folder / PRIOR, trained.prior, {})
+    return trained
 
 
 def _is_json(value: Any) -> bool:

@@ -4,14 +4,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
 class Stopped(KeyboardInterrupt):
     """Ctrl-C or SIGTERM came, and the state is saved where there is a folder to save it to."""
 
-    def __init__(self, line: str, signal_number: int):
-        super().__init__(line)
+    def __init__(self, iteration: int, iterations: int, folder: Path | None, signal_number: int):
+        where = f"saved in {folder}; continue with resume" if folder else "nothing is saved: no out folder was given"
+        super().__init__(f"stopped after iteration {iteration} of {iterations}, {where}")
         self.signal_number = signal_number
 
 

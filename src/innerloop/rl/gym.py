@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from innerloop.errors import InputError
-from innerloop.rl.worlds import Episodes, Navigation
+from innerloop.rl.worlds import NEAR, Episodes, Navigation
 from innerloop.tasks.source import generator_of
 
 MISSING = "needs gymnasium; install it with MuJoCo by: pip install 'innerloop[rl]'"
@@ -239,5 +239,5 @@ class NavigationEnv(gymnasium.Env):
         apart = self.at - self.task[:2]
         distance = float(np.hypot(*apart))
         reward = -(distance**2 if self.world.reward == "squared" else distance)
-        near = {"box": bool((np.abs(apart) < 0.01).all()), "radius": distance < 0.01, "never": False}[self.world.stop]
+        near = {"box": bool((np.abs(apart) < NEAR).all()), "radius": distance < NEAR, "never": False}[self.world.stop]
         return self.at.copy(), reward, near, False, {}

@@ -72,11 +72,23 @@ class Body:
         return self.timestep * self.skip
 
 
-CHEETAH = Body("half_cheetah.xml", 0.01, 1, 0.05, 0.0, 0.0, 2.0, 0.0, False, (0.01, 0.1), hidden=1)
+CHEETAH = Body(
+    "half_cheetah.xml",
+    timestep=0.01,
+    skip=1,
+    control_cost=0.05,
+    contact_cost=0.0,
+    alive=0.0,
+    fastest=2.0,
+    bonus=0.0,
+    falls=False,
+    noise=(0.01, 0.1),
+    hidden=1,
+)
 ANT = Body(
     "ant.xml",
-    0.02,
-    1,
+    timestep=0.02,
+    skip=1,
     control_cost=0.005,
     contact_cost=0.0005,
     alive=0.05,
@@ -92,7 +104,19 @@ BODIES: dict[tuple[Robot, Dynamics], Body] = {
     ("cheetah", "rllab"): CHEETAH,
     ("cheetah", "v5"): replace(CHEETAH, skip=5, control_cost=0.1, noise=(0.1, 0.1)),
     ("ant", "rllab"): ANT,
-    ("ant", "v5"): Body("ant.xml", 0.01, 5, 0.5, 0.0, 1.0, 3.0, 0.0, True, (0.1, 0.1), hidden=2),
+    ("ant", "v5"): replace(
+        ANT,
+        timestep=0.01,
+        skip=5,
+        control_cost=0.5,
+        contact_cost=0.0,
+        alive=1.0,
+        bonus=0.0,
+        noise=(0.1, 0.1),
+        hidden=2,
+        start=(),
+        contact=None,
+    ),
 }
 
 
@@ -253,7 +277,7 @@ class Locomotion(VectorEnv):
         if self.dynamics == "rllab":
             if self.contacts is not None:
                 parts += [
-                    np.clip(self.contacts, -1, 1).reshape(self.num_envs, -1),
+                    self._forces().reshape(self.num_envs, -1),
                     self.rotations[:, self.torso].reshape(self.num_envs, -1),
                 ]
             parts.append(self.centre[:, self.torso])

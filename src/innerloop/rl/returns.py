@@ -62,8 +62,8 @@ class Returns:
         expected = torch.zeros_like(reward)
         beyond = reward.new_zeros(reward.shape[:2])
         if self.baseline == "linear":
-            weights = fitted(observations, discounted(reward, self.discount), alive)
-            expected = (features(observations) @ weights[:, None]).squeeze(-1) * taken
+            seen = features(observations)
+            weights = fitted(seen, discounted(reward, self.discount), alive)
             if self.bootstrap:
                 if last is None or going is None:
                     raise InputError("bootstrap needs what came after the last step; give last and going")
@@ -71,17 +71,16 @@ class Returns:
                 late = features(last.unsqueeze(2), reward.shape[2])
                 for _ in range(2):
                     beyond = (late @ weights[:, None]).squeeze(-1).squeeze(-1) * going
-                    weights = fitted(observations, discounted(reward, self.discount, beyond), alive)
-                expected = (features(observations) @ weights[:, None]).squeeze(-1) * taken
+                    weights = fitted(seen, discounted(reward, self.discount, beyond), alive)
+            expected = (seen @ weights[:, None]).squeeze(-1) * taken
         following = torch.cat([expected[..., 1:], beyond.unsqueeze(-1)], -1)
         surprise = (reward + self.discount * following - expected) * taken
         advantages = discounted(surprise, self.discount * self.trace)
         if self.normalised:
             n = taken.sum((1, 2), keepdim=True)
-            mean = (advantages * taken).sum((1, 2), keepdim=True) / n
-            apart = (advantages - mean) * taken
+            apart = (advantages - advantages.sum((1, 2), keepdim=True) / n) * taken
             advantages = apart / ((apart.square().sum((1, 2), keepdim=True) / n).sqrt() + 1e-8)
-        return (advantages * taken).to(rewards)
+        return advantages.to(rewards)  # 0 after an episode's end, as all that is summed there
 
 
 def discounted(rewards: Tensor, discount: float, beyond: Tensor | None = None) -> Tensor:
@@ -113,9 +112,15 @@ def features(observations: Tensor, first: int = 0) -> Tensor:
 RIDGE = 1e-5
 
 
-def fitted(observations: Tensor, returns: Tensor, alive: Tensor) -> Tensor:
-    """Weights of the linear baseline of each task, argmin_w Σ (w · f_t − R_t)² + 10⁻⁵ |w|², ``[tasks, features, 1]``."""
+def fitted(of: Tensor, returns: Tensor, alive: Tensor) -> Tensor:
+    """Weights of the linear baseline of each task, argmin_w Σ (w · f_t − R_t)² + 10⁻⁵ |w|², ``[tasks, features, 1]``.
+
+    Args:
+        of: what ``features`` gives, ``[tasks, K, T, features]``.
+        returns: R, ``[tasks, K, T]``.
+        alive: which steps count, ``[tasks, K, T]``.
+    """
     kept = alive.double().flatten(1).unsqueeze(-1)
-    f, r = features(observations).flatten(1, 2) * kept, returns.double().flatten(1).unsqueeze(-1) * kept
+    f, r = of.flatten(1, 2) * kept, returns.double().flatten(1).unsqueeze(-1) * kept
     square = f.mT @ f + RIDGE * torch.eye(f.shape[-1], dtype=f.dtype, device=f.device)
     return torch.linalg.solve(square, f.mT @ r)  # and not lstsq, which gives other last digits from call to call

@@ -10,11 +10,10 @@ from torch.optim import Optimizer
 
 from innerloop import checkpoint
 from innerloop.batches import onto
-from innerloop.checkpoint import PRIOR
 from innerloop.engine import Plan, meta_gradient
 from innerloop.errors import Diverged, InputError, positive
 from innerloop.learner import Learner, Task
-from innerloop.outer import CHECKPOINT, Row, State, Stopped, open_log, signals
+from innerloop.outer import CHECKPOINT, Row, State, Stopped, finished, open_log, place, signals
 from innerloop.outer.trpo import TrustRegion
 from innerloop.progress import bar
 from innerloop.rl.families import FamilyExperience
@@ -87,8 +86,7 @@ def train_policy(
     positive(meta_batch=meta_batch, checkpoint_every=checkpoint_every, outer_steps=outer_steps)
     if iterations < 0:
         raise InputError(f"iterations is {iterations}; it cannot be below 0")
-    if (resume or track) and out is None:
-        raise InputError("resume and track need the folder of the run; give out=…")
+    folder = place(out, resume or track)
     if engine not in (known := ("auto", "vmap", "vmap+compile")):
         raise InputError(f"engine is {engine!r}; policies are trained with {', '.join(known)}")
     plan = Plan(compiled=engine == "vmap+compile" or (engine == "auto" and iterations >= WORTH))
@@ -96,12 +94,10 @@ def train_policy(
     state = State(params, optimizer(list(params.values())) if optimizer else None, plan=plan, best=dict(params))
     same: dict[str, Any] = {"experience": str(experience), "meta_batch": meta_batch}
     same |= {"outer": "trust region" if state.outer is None else type(state.outer).__name__, "outer_steps": outer_steps}
-    folder = None if out is None else Path(out)
     if folder and resume:
-        state.restore(folder / CHECKPOINT, same)
+        state.go_on(folder, iterations, same)
         plan = state.plan = state.plan if engine == "auto" and state.plan else plan
-    if (first := state.iteration) > iterations:
-        raise InputError(f"the run in {folder} has taken {first} iterations already; ask for {first} or more, or start anew")
+    first = state.iteration
     step = (
         _by_gradient(learner, state, plan, outer_steps) if state.outer else _by_trust(replace(outer(learner), compile=plan.compiled), state)
     )
@@ -133,12 +129,8 @@ def train_policy(
                 keep()
             if received:
                 keep()
-                where = f"saved in {folder}; continue with resume" if folder else "nothing is saved: no out folder was given"
-                raise Stopped(f"stopped after iteration {state.iteration} of {iterations}, {where}", received[0])
-    trained = replace(learner, prior={n: p.detach().clone() for n, p in (state.best if best else state.params).items()})
-    if folder:
-        checkpoint.save(folder / PRIOR, trained.prior, {})
-    return trained
+                raise Stopped(state.iteration, iterations, folder, received[0])
+    return finished(learner, state.best if best else state.params, folder)
 
 
 def _by_trust(region: TrustRegion, state: State) -> Callable[[Task], Row]:

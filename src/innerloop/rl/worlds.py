@@ -1,7 +1,7 @@
 """Worlds: distributions of Markov decision processes, many of which run side by side in tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal, Protocol
 
@@ -83,7 +83,6 @@ class Navigation:
         starts: a task's episodes begin at a point of U[−starts, starts]², the same for all of them; 0 for the origin.
         centres: of Gaussians that goals come from, each as often, in the place of the square.
         spread: deviation of these Gaussians.
-        test: the world of the ``test`` split, where that is another one.
         reward: ``distance``, which MAML's printed returns are of, or ``squared`` as its text has it.
         bound: largest step along each axis.
         scaled: actions of ±1 are steps of ±bound, as in rllab's code; without, actions are steps.
@@ -110,7 +109,6 @@ class Navigation:
     starts: float = 0.0
     centres: tuple[tuple[float, float], ...] = ()
     spread: float = 0.5
-    test: "Navigation | None" = None
     reward: Reward = "distance"
     bound: float = 0.1
     scaled: bool = True
@@ -131,8 +129,6 @@ class Navigation:
             )
 
     def tasks(self, split: str, first: int, count: int) -> Tensor:
-        if split == "test" and self.test is not None:
-            return replace(self.test, seed=self.seed, test=None).tasks(split, first, count)
         return torch.stack([self._task(generator_of(self.seed, split, i)) for i in range(first, first + count)])
 
     def _task(self, generator: torch.Generator) -> Tensor:
@@ -171,6 +167,7 @@ class _Walk:
 
 
 NEAR = 0.01
+"""Of a goal: there an episode ends."""
 
 
 @dataclass(frozen=True)
