@@ -14,6 +14,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
+from innerloop.engine.factored import factored
+
 Built = Callable[..., Any]
 Known = dict[Any, Built]
 
@@ -23,7 +25,7 @@ def compiled(f: Callable[..., Any], known: Known | None = None) -> Callable[...,
 
     Tracing runs the Python of ``f`` once and keeps the operations, those of nested
     ``torch.func`` transforms included. So whatever ``f`` reads from outside (numbers, buffers)
-    is read at the first call.
+    is read at the first call. Products of thin matrices are kept as their factors (``factored``).
 
     Args:
         known: what was built before, by graph; functions that share it and turn out to be the
@@ -33,19 +35,13 @@ def compiled(f: Callable[..., Any], known: Known | None = None) -> Callable[...,
     >>> twice({"x": torch.ones(2)})
     {'y': tensor([2., 2.])}
     """
-    known = {} if known is None else known
+    built = {} if known is None else known
 
-    @_by_shape
-    def built(leaves: list[Tensor], layout: Any) -> tuple[Built, Any]:
-        flat, out_layouts = _flat(f, layout)
-        return _built(_traced(flat, leaves), leaves, known), out_layouts[-1]
+    def finish(graph: GraphModule, leaves: list[Tensor]) -> Built:
+        thinner = factored(graph)
+        return _built(_traced(thinner, leaves) if thinner else graph, leaves, built)
 
-    def run(*inputs: Any) -> Any:
-        leaves, layout = pytree.tree_flatten(inputs)
-        call, out_layout = built(leaves, layout)
-        return pytree.tree_unflatten(call(*leaves), out_layout)
-
-    return run
+    return _graphed(f, finish)
 
 
 def traced(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,15 +51,20 @@ def traced(f: Callable[..., Any]) -> Callable[..., Any]:
     >>> twice({"x": torch.ones(2)})
     {'y': tensor([2., 2.])}
     """
+    return _graphed(f, lambda graph, leaves: graph)
+
+
+def _graphed(f: Callable[..., Any], finish: Callable[[GraphModule, list[Tensor]], Built]) -> Callable[..., Any]:
+    """``f`` by what its graph is finished to, once for tensors of such shapes."""
 
     @_by_shape
-    def graph(leaves: list[Tensor], layout: Any) -> tuple[Built, Any]:
+    def made(leaves: list[Tensor], layout: Any) -> tuple[Built, Any]:
         flat, out_layouts = _flat(f, layout)
-        return _traced(flat, leaves), out_layouts[-1]
+        return finish(_traced(flat, leaves), leaves), out_layouts[-1]
 
     def run(*inputs: Any) -> Any:
         leaves, layout = pytree.tree_flatten(inputs)
-        call, out_layout = graph(leaves, layout)
+        call, out_layout = made(leaves, layout)
         return pytree.tree_unflatten(call(*leaves), out_layout)
 
     return run
