@@ -22,10 +22,10 @@ class Bar:
         now = time.perf_counter()
         if self.progress and (now - self.drawn > 0.2 or done >= self.total):
             self.drawn = now
-            self.progress.update(self.task, completed=done, note=note, rate=f"{self._rate(done, now):,.0f}/s")
+            self.progress.update(self.task, completed=done, note=note, rate=self._rate(done, now))
         elif not self.progress and 10 * done // max(self.total, 1) > self.tenth and now - self.began > 2:
             self.tenth = 10 * done // self.total
-            self.say(f"{done:,} of {self.total:,}, {self._rate(done, now):,.0f}/s {note}")
+            self.say(f"{done:,} of {self.total:,}, {self._rate(done, now)} {note}")
 
     def say(self, line: str) -> None:
         """Show what goes on: in front of the bar, or as a line."""
@@ -42,8 +42,9 @@ class Bar:
         """Count the rate from now on, when so many are done."""
         self.start, self.began = done, time.perf_counter()
 
-    def _rate(self, done: int, now: float) -> float:
-        return (done - self.start) / max(now - self.began, 1e-9)
+    def _rate(self, done: int, now: float) -> str:
+        rate = (done - self.start) / max(now - self.began, 1e-9)
+        return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 1 or not rate else f"{1 / rate:.3g} s each"
 
 
 class Silent(Bar):
