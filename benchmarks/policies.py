@@ -5,7 +5,8 @@
 Everything is measured in one process, turn by turn, and given as medians and as ratios. The
 iteration is 20 tasks of 20 trajectories of 100 steps before and after one inner step, and TRPO with
 10 products of the Fisher matrix on a quarter of the trajectories. Robots move by a policy of two
-layers of 100, which gymnasium's loop asks step by step.
+layers of 100, which gymnasium's loop asks step by step. Where learn2learn and cherry are installed
+(`benchmarks/peers/install.sh FOLDER`), their outer step is timed on the same rollouts.
 """
 
 import argparse
@@ -14,11 +15,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils import parameters_to_vector
 
+from innerloop.batches import one
 from innerloop.environment import environment
 from innerloop.methods import maml
 from innerloop.rl import Experience, Navigation, Returns, collect, gaussian_mlp, judged, score, trpo
@@ -39,23 +43,34 @@ def timed(turns: dict[str, Callable[[], Any]], n: int = TURNS) -> dict[str, floa
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def navigation() -> dict[str, float]:
+def navigation() -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of each part, and how well two ways agree."""
     policy = gaussian_mlp(2, 100, 100, 2, generator=torch.Generator().manual_seed(0))
     learner = judged(maml(policy, score(policy), steps=1, rate=0.1), policy)
     experience = Experience(Navigation(), trajectories=20)
     tasks = experience.gather(learner, learner.prior, "train", 0, 20)
     eager = trpo(learner)
     built = replace(eager, compile=True)
-    found = timed(
-        {
-            "gather": lambda: experience.gather(learner, learner.prior, "train", 0, 20),
-            "TRPO, compiled": lambda: built(learner.prior, tasks),
-            "TRPO, eager": lambda: eager(learner.prior, tasks),
-            "TRPO by differences of gradients": lambda: replace(eager, hessian="differences")(learner.prior, tasks),
-        },
-        n=5,
-    )
-    return found | {"iteration": found["gather"] + found["TRPO, compiled"]}
+    whole = replace(trpo(learner, part=1.0), compile=True)
+    ways: dict[str, Callable[[], Any]] = {
+        "gather": lambda: experience.gather(learner, learner.prior, "train", 0, 20),
+        "TRPO, compiled": lambda: built(learner.prior, tasks),
+        "TRPO, compiled, curvature on all rollouts": lambda: whole(learner.prior, tasks),
+        "TRPO, eager": lambda: eager(learner.prior, tasks),
+        "TRPO by differences of gradients": lambda: replace(eager, hessian="differences")(learner.prior, tasks),
+    }
+    agreement = {}
+    if find_spec("cherry") and find_spec("learn2learn"):
+        from peers import l2l_trpo
+
+        each = [one(tasks, i) for i in range(20)]
+        theirs = l2l_trpo.prepare(policy, [task.support[0] for task in each], [task.query for task in each], 0.1)
+        ways["learn2learn's TRPO, curvature on all rollouts"] = theirs
+        there, start = whole(learner.prior, tasks)[0], parameters_to_vector(policy.parameters()).detach()
+        ours = torch.cat([there[f"net.{name}"].flatten() for name, _ in policy.named_parameters()]) - start
+        agreement = {"cosine of the two outer steps": float(torch.cosine_similarity(ours, theirs() - start, 0))}
+    found = timed(ways, n=5)
+    return found | {"iteration": found["gather"] + found["TRPO, compiled"]}, agreement
 
 
 def robots(robot: Any, name: str, **how: Any) -> dict[str, float]:
@@ -96,11 +111,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    walk = navigation()
+    walk, agreement = navigation()
     torch.set_num_threads(1)
     ant = {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0}
     run = {"cheetah": robots("cheetah", "HalfCheetah-v5"), "ant": robots("ant", "Ant-v5", **ant)}
-    given.out.write_text(json.dumps({"navigation, seconds": walk, "robots, steps a second": run, **environment()}, indent=1) + "\n")
+    given.out.write_text(
+        json.dumps({"navigation, seconds": walk, **agreement, "robots, steps a second": run, **environment()}, indent=1) + "\n"
+    )
     print(table(walk, run))
 
 

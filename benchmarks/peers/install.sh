@@ -18,3 +18,7 @@ pip=("$folder/bin/python" -m pip)
 # stands here: gym, torchvision, qpth and gsutil stay out (see l2l.py).
 "${pip[@]}" install -c constraints.txt "setuptools>=70.1" "cython==3.3.1" requests==2.34.2 tqdm==4.70.1
 "${pip[@]}" install --no-deps --no-build-isolation --config-settings=--global-option=build_ext learn2learn==0.2.0
+
+# For benchmarks/policies.py: robots, and cherry, which learn2learn's examples of policies are built on (without gym, see l2l_trpo.py).
+"${pip[@]}" install -c constraints.txt "gymnasium[mujoco]" "mujoco>=4"
+"${pip[@]}" install --no-deps cherry-rl==0.2.0 dotmap==1.3.30
