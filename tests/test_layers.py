@@ -54,6 +54,19 @@ def test_the_core_runs_with_everything_but_torch_and_numpy_hidden() -> None:
     assert done.stdout == "2\n"
 
 
+BROUGHT = """
+import sys
+import torch, numpy
+before = {name.partition(".")[0] for name in sys.modules}
+import innerloop
+print(*sorted({name.partition(".")[0] for name in sys.modules} - before - sys.stdlib_module_names))
+"""
+
+
+def test_importing_it_brings_nothing_that_takes_long() -> None:
+    assert subprocess.run([sys.executable, "-c", BROUGHT], capture_output=True, text=True, check=True).stdout == "innerloop\n"
+
+
 def test_the_core_of_the_core_is_small() -> None:
     lines = [line for name in ("params.py", "learner.py") for line in (SRC / name).read_text().splitlines() if line.strip()]
     assert len(lines) < 150

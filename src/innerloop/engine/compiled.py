@@ -11,7 +11,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize, vjp
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from innerloop.engine.factored import factored
@@ -177,6 +176,8 @@ def _traced(flat: Callable[..., list[Tensor]], leaves: list[Tensor]) -> GraphMod
 def _built(graph: GraphModule, leaves: list[Tensor], known: Known) -> Built:
     key = (graph.code, _shapes(leaves), *(id(t) for t in _constants(graph)))
     if key not in known:
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv  # here, as it brings sympy, which takes longer than all of innerloop
+
         # Fake tensors of fixed shapes: of real ones Inductor takes every size for a variable.
         # And with a shape environment, though no shape varies: without one its cache on disk is not used.
         fake = FakeTensorMode(shape_env=ShapeEnv())
