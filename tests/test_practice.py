@@ -1,16 +1,21 @@
 """The experiments of reinforcement learning: all can be built, those of each kind run, and what they leave can be used."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import linear
 
 import innerloop as il
 from innerloop import InputError, experiments
 from innerloop.cli import main
 from innerloop.experiments.experiment import prior_of, trial_of
-from innerloop.experiments.practice import PolicyTrial
+from innerloop.experiments.practice import PolicyTrial, Practice, policy_of
+from innerloop.rl import Navigation
 
 POLICIES = {name: e for name, e in experiments.catalogue().items() if e.metric.name == "return"}
 AT_HAND = [name for name, e in POLICIES.items() if not e.needs]
@@ -39,6 +44,14 @@ def test_every_one_of_them_can_be_built(name: str) -> None:
     trial = POLICIES[name].build(POLICIES[name].settings.quick())
     assert isinstance(trial, PolicyTrial)
     assert trial.learner.prior["net.log_sd"].shape[0] in ((6, 8) if POLICIES[name].needs else (2,))
+
+
+@pytest.mark.parametrize(("nonlinearity", "between"), [("relu", torch.relu), ("tanh", torch.tanh)])
+def test_policies_have_the_nonlinearity_that_is_asked_for(nonlinearity: Any, between: Callable[[Tensor], Tensor]) -> None:
+    policy = policy_of(Practice(hidden=(3,), nonlinearity=nonlinearity), Navigation())
+    p, seen = dict(policy.named_parameters()), torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    wanted = linear(between(linear(seen, p["mean.0.weight"], p["mean.0.bias"])), p["mean.2.weight"], p["mean.2.bias"])
+    torch.testing.assert_close(policy(seen).mean, wanted, rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")

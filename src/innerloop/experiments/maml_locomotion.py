@@ -91,11 +91,18 @@ METHODS = {
     "random": ("random weights", by_chance),
     "oracle": ("oracle, told the goal", by_oracle),
     "context": ("context vector", by_context),
+    "tanh": ("MAML, tanh in place of ReLU", by_maml),
+}
+
+CHANGES: Mapping[str, dict[str, Any]] = {
+    "random": {"iterations": 0, "nonlinearity": "tanh"},
+    "oracle": {"test_steps": 0},
+    "tanh": {"nonlinearity": "tanh"},
 }
 
 FOLLOWS = {
     "rllab": "released code: rllab's time step, observations, rewards and velocity, numbers of rollouts and iterations of the evaluated "
-    "runs; its contact forces are those of today's MuJoCo; ours: curvature on a quarter of the rollouts",
+    "runs, tanh for random weights; its contact forces are those of today's MuJoCo; ours: curvature on a quarter of the rollouts",
     "v5": "ours: gymnasium's models and costs of today, the paper's settings otherwise; not to be compared with the paper's returns",
 }
 
@@ -106,8 +113,7 @@ def _experiments() -> Iterator[Experiment]:
             for variant, (title, build) in METHODS.items():
                 if dynamics == "v5" and variant not in ("", "oracle"):
                     continue
-                changes = {"random": {"iterations": 0}, "oracle": {"test_steps": 0}}.get(variant, {})
-                claim = PRINTED[cell].get(variant) if dynamics == "rllab" else None
+                claim = PRINTED[cell].get(variant.removeprefix("tanh")) if dynamics == "rllab" else None
                 at = "-".join(filter(None, (dynamics if dynamics == "rllab" else "", variant)))
                 yield Experiment(
                     name=f"maml/{cell}" + (f"@{at}" if at else ""),
@@ -115,7 +121,7 @@ def _experiments() -> Iterator[Experiment]:
                     source=SOURCE + "Figure 5, Table 5",
                     follows=FOLLOWS[dynamics],
                     claims={f"{own.robot}, {own.goal}": claim} if claim else {},
-                    settings=replace(own, dynamics=dynamics, **changes),
+                    settings=replace(own, dynamics=dynamics, **CHANGES.get(variant, {})),
                     build=on_the_ground(build),
                     metric=RETURN,
                     cost="5 min" if variant == "random" else COST[cell],

@@ -47,7 +47,8 @@ def on_the_plane(build: Callable[..., PolicyTrial]) -> Callable[[Walk], PolicyTr
 SOURCE = "Finn et al. 2017, arXiv:1703.03400, "
 FOLLOWS = (
     "paper, but the reward of its released code, −distance, which the printed returns are of (the text says −distance²); code: actions "
-    "scaled by 0.1, log-deviations adapt, linear baseline, TRPO with a KL of 0.01; ours: curvature on a quarter of the rollouts"
+    "scaled by 0.1, log-deviations adapt, linear baseline, TRPO with a KL of 0.01, tanh for random weights; ours: curvature on a "
+    "quarter of the rollouts"
 )
 CLAIMS: Mapping[str, Mapping[int, float]] = {
     "": {0: -40.41, 1: -11.68, 2: -3.33, 3: -3.23},
@@ -65,7 +66,7 @@ METHODS = (
     ("dice", "MAML with Loaded DiCE inside, without bias", "§5.3", by_maml, Walk(estimator="dice")),
     ("promp", "ProMP, 2D navigation", "§5.3", by_maml, Walk(estimator="ratio", outer="promp")),
     ("pretrained", "pretraining on all tasks", "Figure 4", by_pretraining, Walk()),
-    ("random", "random weights", "Figure 4", by_chance, Walk(iterations=0)),
+    ("random", "random weights", "Figure 4", by_chance, Walk(iterations=0, nonlinearity="tanh")),
     ("oracle", "oracle, told the goal", "Figure 4", by_oracle, Walk(test_steps=0)),
     ("context", "context vector", "Table 4", by_context, Walk()),
 )

@@ -13,7 +13,7 @@ from innerloop.evaluate import Scores
 from innerloop.experiments.experiment import Budget, Metric, Options, Trial
 from innerloop.learner import Learner, Loss
 from innerloop.methods import maml, pretrained
-from innerloop.models import WithContext, mlp
+from innerloop.models import WithContext
 from innerloop.outer import Row, adam
 from innerloop.params import Params
 from innerloop.rl import (
@@ -23,6 +23,7 @@ from innerloop.rl import (
     Told,
     World,
     evaluate_policy,
+    gaussian_mlp,
     judged,
     loaded_dice,
     promp,
@@ -36,6 +37,7 @@ from innerloop.tasks.source import generator_of
 RETURN = Metric("return", higher=True)
 
 Estimator = Literal["score", "ratio", "dice"]
+NONLINEARITIES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 ESTIMATORS: dict[str, Callable[[nn.Module], Loss]] = {"score": score, "ratio": ratio, "dice": loaded_dice}
 
 
@@ -68,6 +70,8 @@ class Practice(Budget):
     """leave second derivatives out"""
     hidden: tuple[int, ...] = (100, 100)
     """units of the policy's layers"""
+    nonlinearity: Literal["relu", "tanh"] = "relu"
+    """of the policy's hidden layers"""
     discount: float = 0.99
     """γ of returns"""
     outer: Literal["trpo", "adam", "promp"] = "trpo"
@@ -135,9 +139,9 @@ class PolicyTrial(Trial):
 
 def policy_of(settings: Practice, world: World, inputs: int = 0) -> GaussianPolicy:
     """The papers' policy for a world, with so many inputs more that a context vector gives it."""
-    start = generator_of(settings.seed, "weights")
-    net: nn.Module = mlp(world.observations + inputs, *settings.hidden, world.actions, start="xavier", generator=start)
-    return GaussianPolicy(WithContext(net, inputs) if inputs else net, world.actions)
+    sizes = world.observations + inputs, *settings.hidden, world.actions
+    policy = gaussian_mlp(*sizes, nonlinearity=NONLINEARITIES[settings.nonlinearity], generator=generator_of(settings.seed, "weights"))
+    return GaussianPolicy(WithContext(policy.mean, inputs), world.actions) if inputs else policy
 
 
 def experience(settings: Practice, world: World, test: bool = False, **how: Any) -> Experience:

@@ -1,5 +1,6 @@
 """Multi-layer perceptrons."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -11,8 +12,10 @@ from innerloop.errors import InputError
 Start = Literal["torch", "released", "xavier"]
 
 
-def mlp(*sizes: int, start: Start = "torch", generator: torch.Generator | None = None) -> nn.Sequential:
-    """Linear layers of the given sizes with ReLU between them.
+def mlp(
+    *sizes: int, start: Start = "torch", nonlinearity: Callable[[], nn.Module] = nn.ReLU, generator: torch.Generator | None = None
+) -> nn.Sequential:
+    """Linear layers of the given sizes with a nonlinearity between them.
 
     >>> [tuple(p.shape) for p in mlp(1, 40, 40, 1).parameters()]
     [(40, 1), (40,), (40, 40), (40,), (1, 40), (1,)]
@@ -23,6 +26,7 @@ def mlp(*sizes: int, start: Start = "torch", generator: torch.Generator | None =
             ``released`` for that of MAML's code, weights ~ N(0, 0.01²) cut at two standard
             deviations and biases 0. The paper prints neither; they train differently. ``xavier``
             for rllab's policies, weights ~ U(±√(6 / (inputs + outputs))) and biases 0.
+        nonlinearity: makes what stands between them, such as ``nn.Tanh``.
         generator: where the weights are drawn from.
 
     Source: Finn et al. 2017, arXiv:1703.03400, §5.1; its start: cbfinn/maml, ``utils.py``.
@@ -41,5 +45,5 @@ def mlp(*sizes: int, start: Start = "torch", generator: torch.Generator | None =
         else:
             for p in (linear.weight, linear.bias):
                 nn.init.uniform_(p, -(inputs**-0.5), inputs**-0.5, generator=generator)
-        layers += [linear, nn.ReLU()]
+        layers += [linear, nonlinearity()]
     return nn.Sequential(*layers[:-1])

@@ -126,11 +126,12 @@ class CategoricalPolicy(nn.Module):
         return Categorical(self.net(observations))
 
 
-def gaussian_mlp(*sizes: int, generator: torch.Generator | None = None) -> GaussianPolicy:
+def gaussian_mlp(*sizes: int, nonlinearity: Callable[[], nn.Module] = nn.ReLU, generator: torch.Generator | None = None) -> GaussianPolicy:
     """The papers' policy: ReLU layers with Xavier weights and biases at 0, σ = 1.
 
     Args:
         sizes: numbers of an observation, hidden units of each layer, numbers of an action.
+        nonlinearity: of the hidden layers, such as ``nn.Tanh``.
         generator: where the weights are drawn from.
 
     >>> [name for name, _ in gaussian_mlp(2, 100, 100, 2).named_parameters()][:3]
@@ -138,4 +139,4 @@ def gaussian_mlp(*sizes: int, generator: torch.Generator | None = None) -> Gauss
 
     Source: Finn et al. 2017, arXiv:1703.03400, §5.3; start of weights: rllab.
     """
-    return GaussianPolicy(mlp(*sizes, start="xavier", generator=generator), sizes[-1])
+    return GaussianPolicy(mlp(*sizes, start="xavier", nonlinearity=nonlinearity, generator=generator), sizes[-1])
