@@ -8,7 +8,7 @@ from innerloop.experiments.experiment import Experiment
 from innerloop.experiments.few_task import SOURCE
 from innerloop.experiments.maml_locomotion import Run, ground
 from innerloop.experiments.maml_navigation import Walk, plane
-from innerloop.experiments.practice import ESTIMATORS, RETURN, PolicyTrial, Practice, by_oracle, experience, policy_of, rates
+from innerloop.experiments.practice import ESTIMATORS, RETURN, Nonlinearity, PolicyTrial, Practice, by_oracle, experience, policy_of, rates
 from innerloop.learner import Learner
 from innerloop.methods import maltml, maml
 from innerloop.params import Params
@@ -49,6 +49,7 @@ class FewRuns(Few, Run):
     later: float = 1.0
     meta_batch: int = 4
     iterations: int = 100
+    nonlinearity: Nonlinearity = "tanh"
 
     def quick(self) -> Any:
         return replace(super().quick(), steps=2)
@@ -102,7 +103,9 @@ FOLLOWS = (
     "paper: rectangles of 25 to 75 % of the unit length; where it is silent: MAML's released code for policies, 5 related and 2 goal "
     "tasks as in its regression, β = 0.02 on the sum over related tasks"
 )
-DRIFT = "ours: the paper proposes it in a sentence; gravity of 7 to 17 m/s² as in Kaplanis et al. 2019, arXiv:1902.00255"
+DRIFT = (
+    "ours: the paper proposes it in a sentence; gravity of 7 to 17 m/s² as in Kaplanis et al. 2019, arXiv:1902.00255; tanh in the policy"
+)
 EXPERIMENTS = tuple(
     Experiment(
         name=f"maltml/{name}",

@@ -103,8 +103,10 @@ CHANGES: Mapping[str, dict[str, Any]] = {
 FOLLOWS = {
     "rllab": "released code: rllab's time step, observations, rewards and velocity, numbers of rollouts and iterations of the evaluated "
     "runs, tanh for random weights; its contact forces are those of today's MuJoCo; ours: curvature on a quarter of the rollouts",
-    "v5": "ours: gymnasium's models and costs of today, the paper's settings otherwise; not to be compared with the paper's returns",
+    "v5": "ours: gymnasium's models and costs of today, tanh in the policy, the paper's settings otherwise; not to be compared with the "
+    "paper's returns",
 }
+OF_TODAY = {"dynamics": "v5", "nonlinearity": "tanh"}
 
 
 def _experiments() -> Iterator[Experiment]:
@@ -121,7 +123,7 @@ def _experiments() -> Iterator[Experiment]:
                     source=SOURCE + "Figure 5, Table 5",
                     follows=FOLLOWS[dynamics],
                     claims={f"{own.robot}, {own.goal}": claim} if claim else {},
-                    settings=replace(own, dynamics=dynamics, **CHANGES.get(variant, {})),
+                    settings=replace(own, **(OF_TODAY if dynamics == "v5" else {}), **CHANGES.get(variant, {})),
                     build=on_the_ground(build),
                     metric=RETURN,
                     cost="5 min" if variant == "random" else COST[cell],

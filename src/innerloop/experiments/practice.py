@@ -37,7 +37,8 @@ from innerloop.tasks.source import generator_of
 RETURN = Metric("return", higher=True)
 
 Estimator = Literal["score", "ratio", "dice"]
-NONLINEARITIES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+Nonlinearity = Literal["relu", "tanh"]
+NONLINEARITIES: dict[Nonlinearity, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 ESTIMATORS: dict[str, Callable[[nn.Module], Loss]] = {"score": score, "ratio": ratio, "dice": loaded_dice}
 
 
@@ -70,7 +71,7 @@ class Practice(Budget):
     """leave second derivatives out"""
     hidden: tuple[int, ...] = (100, 100)
     """units of the policy's layers"""
-    nonlinearity: Literal["relu", "tanh"] = "relu"
+    nonlinearity: Nonlinearity = "relu"
     """of the policy's hidden layers"""
     discount: float = 0.99
     """γ of returns"""
