@@ -92,6 +92,15 @@ def test_curves_are_drawn_where_a_mean_is_infinite_too(tmp_path: Path) -> None:
     assert plots.png(figure).startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("first", "scale"), [(3.0, "linear"), (30.0, "log")])
+def test_errors_of_different_sizes_are_drawn_by_their_logarithms(first: float, scale: str) -> None:
+    figure = plots.curves(entries_of(row(means=(first, 2.0, None, 0.5, 0.4, 0.3))))
+    assert {panel.get_yscale() for panel in figure.axes} == {scale}
+    for panel in figure.axes:
+        low, high = panel.get_ylim()
+        assert low < 0.3 < first < high
+
+
 def test_training_is_drawn_against_iterations() -> None:
     rows = [{"iteration": 0, "engine": "vmap"}, {"iteration": 100, "loss": 2.0}, {"iteration": 200, "loss": 1.0}]
     [panel] = plots.training([*rows, {"iteration": 200, "val": 1.5}], "MAML").axes

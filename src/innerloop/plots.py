@@ -27,6 +27,10 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+WIDE = 20
+"""How many times the lowest error the highest one must be, for their logarithms to be drawn."""
+
+
 def curves(listed: Sequence[Entry]) -> Figure:
     """A metric against steps, one panel a case, one line an experiment, with bands of 95 %.
 
@@ -41,6 +45,7 @@ def curves(listed: Sequence[Entry]) -> Figure:
     highest = max(
         highest, *(1.2 * e.ours(0)[0] for e in listed), *(1.05 * max(e.ours(s)[0] for s in e.steps) for e in listed if e.metric.higher)
     )
+    lowest = min(e.ours(step)[0] for e in listed for step in range(len(e.runs[0]["cases"][e.case]["mean"])))
     for panel, case in zip(panels, cases, strict=True):
         longest = max(len(e.runs[0]["cases"][e.case]["mean"]) for e in listed)
         for e in (e for e in listed if e.case == case):
@@ -57,7 +62,9 @@ def curves(listed: Sequence[Entry]) -> Figure:
                 )
             panel.plot(list(e.claim), list(e.claim.values()), "x", color=colour, ms=7, mew=1.8)
         panel.set(title=case, xlabel="gradient steps")
-        if highest > 0 and all(e.ours(step)[0] >= 0 for e in listed for step in range(len(e.runs[0]["cases"][e.case]["mean"]))):
+        if 0 < WIDE * lowest < highest and not listed[0].metric.higher:
+            panel.set(yscale="log", ylim=(0.7 * lowest, highest))
+        elif highest > 0 and lowest >= 0:
             panel.set_ylim(0, highest)  # returns may be below 0
         panel.grid(alpha=0.25)
     panels[0].set_ylabel(f"{listed[0].metric.name}  (× the paper's number)")
