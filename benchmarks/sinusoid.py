@@ -26,6 +26,7 @@ import innerloop as il
 from innerloop.batches import count, one
 from innerloop.engine import Plan, meta_gradient
 from innerloop.environment import environment
+from innerloop.outer import logged
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- table: written by sinusoid.py -->", "<!-- end of table -->"
@@ -108,7 +109,7 @@ def run_in(folder: Path, name: str, *options: str) -> tuple[dict[str, Any], list
     command = [sys.executable, "-m", "innerloop", "run", "maml/sinusoid", "--out", str(folder / name), "--no-progress", *options]
     subprocess.run(command, check=True, env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")}, stdout=subprocess.DEVNULL)
     run = folder / name / "maml/sinusoid/seed0"
-    return json.loads((run / "result.json").read_text()), [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return json.loads((run / "result.json").read_text()), logged(run)
 
 
 def compiling(result: dict[str, Any]) -> float:

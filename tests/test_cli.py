@@ -21,10 +21,9 @@ RUN = "maml/sinusoid/seed0"
 
 
 LISTED = [name for name, e in experiments.catalogue().items() if not e.needs and e.metric.name != "return"]  # policies: test_practice
-LIKE_OTHERS = ("-10s", "-20s", "-10s@maml", "-20s@maml", "-l2", "-mean", "-rate", "@softmax", "@boil", "@maml-many", "apart-5s@maml")
-LIKE_OTHERS += ("@release-maml", "@release-multi-maml")
-AT_HAND = [name for name in LISTED if not name.endswith(LIKE_OTHERS) and "3modes@" not in name]
-"""Those that are run; the others differ from one of them by a setting or a number."""
+LIKE_OTHERS = ("-10s", "-20s", "-10s@maml", "-20s@maml", "-l2", "-mean", "3modes@sigmoid", "3modes@softmax", "3modes@release")
+AT_HAND = [name for name in LISTED if not name.endswith(LIKE_OTHERS) and "3modes@release" not in name]
+"""Those that are run; the others differ from one of them by a number."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_experiment_runs_and_leaves_figures_and_a_result_line(runs: Path) -> None:
-    assert (len(LISTED), len(AT_HAND)) == (51, 29)
+    assert (len(LISTED), len(AT_HAND)) == (51, 38)
     for name in LISTED:
         assert experiments.catalogue()[name].build(experiments.catalogue()[name].settings).learner.prior
     for name in AT_HAND:
@@ -384,10 +383,10 @@ def test_runs_that_were_watched_are_drawn_together(runs: Path, tmp_path: Path, c
 
 
 def test_an_oracle_of_modes_is_compared_and_drawn_with_the_others(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = [str(runs / f"mumomaml/regression-2modes{at}") for at in ("", "@multi-maml", "@maml")]
+    folders = [str(runs / f"mumomaml/regression-3modes{at}") for at in ("", "@multi-maml", "@maml")]
     code, out, _ = said(["compare", *folders, "--figures", str(tmp_path)], capsys)
     assert code == 0
-    assert "lines" in out
+    assert "parabolas" in out
     assert {file.name for file in tmp_path.iterdir()} == {"curves.png", "fits-before.png", "fits-after.png"}
 
 

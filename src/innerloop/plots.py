@@ -45,20 +45,20 @@ def curves(listed: Sequence[Entry]) -> Figure:
     highest = max(
         highest, *(1.2 * e.ours(0)[0] for e in listed), *(1.05 * max(e.ours(s)[0] for s in e.steps) for e in listed if e.metric.higher)
     )
-    lowest = min(e.ours(step)[0] for e in listed for step in range(len(e.runs[0]["cases"][e.case]["mean"])))
+    lowest = min(e.ours(step)[0] for e in listed for step in e.scored)
     for panel, case in zip(panels, cases, strict=True):
-        longest = max(len(e.runs[0]["cases"][e.case]["mean"]) for e in listed)
+        longest = max(len(e.scored) for e in listed)
         for e in (e for e in listed if e.case == case):
             colour = COLOURS[labels.index(_label(e)) % len(COLOURS)]
-            taken = len(e.runs[0]["cases"][case]["mean"])
-            points = [e.ours(step) for step in range(taken)] * (longest if taken == 1 else 1)
+            alone = len(e.scored) == 1
+            points = [e.ours(step) for step in e.scored] * (longest if alone else 1)
             mean, half = torch.tensor(points).T
             x = list(range(len(points)))
-            panel.plot(x, mean, color=colour, label=_label(e), ls="--" if taken == 1 else "-", marker="" if taken == 1 else "o", ms=3)
+            panel.plot(x, mean, color=colour, label=_label(e), ls="--" if alone else "-", marker="" if alone else "o", ms=3)
             panel.fill_between(x, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
             if e.diverged:
                 panel.plot(
-                    x, [e.median(step) for step in range(taken)], ":", color=colour, label=f"{_label(e)}: median, where the mean diverges"
+                    x, [e.median(step) for step in e.scored], ":", color=colour, label=f"{_label(e)}: median, where the mean diverges"
                 )
             panel.plot(list(e.claim), list(e.claim.values()), "x", color=colour, ms=7, mew=1.8)
         panel.set(title=case, xlabel="gradient steps")

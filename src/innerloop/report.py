@@ -87,10 +87,14 @@ class Entry:
         return [inf if mean is None else mean for mean in means]
 
     @property
+    def scored(self) -> range:
+        """The steps after which tasks were scored, 0 first."""
+        return range(len(self.runs[0]["cases"][self.case]["mean"]))
+
+    @property
     def steps(self) -> list[int]:
         """The steps that the paper reports, or else 1, 5 and 10 as far as they were taken."""
-        taken = len(self.runs[0]["cases"][self.case]["mean"])
-        return [s for s in (self.claim or (1, 5, 10)) if s < taken] or [0]
+        return [s for s in (self.claim or (1, 5, 10)) if s in self.scored] or [0]
 
     @property
     def verdict(self) -> str:
@@ -295,7 +299,7 @@ def _table(listed: Sequence[Entry]) -> str:
 
 
 def _path(e: Entry) -> str:
-    steps = range(len(e.runs[0]["cases"][e.case]["mean"]))
+    steps = e.scored
     head = [f"<code>{escape(e.experiment)}</code> {escape(e.changed)}, {escape(e.case)}", *map(str, steps)]
     return _html_table(head, [["mean ± 95 %", *(shown(*e.ours(step), digits=3).replace(" ± ", "<br>± ") for step in steps)]])
 

@@ -115,7 +115,7 @@ def _experiments() -> Iterator[Experiment]:
             for variant, (title, build) in METHODS.items():
                 if dynamics == "v5" and variant not in ("", "oracle"):
                     continue
-                claim = PRINTED[cell].get(variant.removeprefix("tanh")) if dynamics == "rllab" else None
+                claim = PRINTED[cell].get("" if variant == "tanh" else variant) if dynamics == "rllab" else None
                 at = "-".join(filter(None, (dynamics if dynamics == "rllab" else "", variant)))
                 yield Experiment(
                     name=f"maml/{cell}" + (f"@{at}" if at else ""),

@@ -163,11 +163,11 @@ METHODS: dict[str, tuple[str, Callable[[Any], Trial], dict[int, tuple[float, flo
 
 
 def _settings(variant: str, modes: int, released: bool) -> Modes:
-    clip = 0.0 if "maml" in variant else 10.0
-    own = Modes(modes=modes, meta_batch=25 * modes, longest=2.0, inner_clip=clip)
+    baseline = "maml" in variant
+    own = Modes(modes=modes, meta_batch=25 * modes, longest=2.0, inner_clip=0.0 if baseline else 10.0)
     if not released:
         return own
-    if "maml" in variant:
+    if baseline:
         return replace(own, constant=20, **RELEASED)
     return replace(own, modulated=("0",) if modes == 2 else (), **RELEASED, **RELEASED_ENCODER)
 
