@@ -92,6 +92,21 @@ def test_curves_are_drawn_where_a_mean_is_infinite_too(tmp_path: Path) -> None:
     assert plots.png(figure).startswith(b"\x89PNG")
 
 
+def test_curves_are_drawn_where_every_mean_is_infinite() -> None:
+    [panel, _] = plots.curves(entries_of(row(means=(None,) * 6))).axes
+    assert {str(line.get_label()): torch.tensor(line.get_ydata()).tolist() for line in panel.lines}[
+        "MAML, α = 0.01: median, where the mean diverges"
+    ] == pytest.approx([0.1] * 6)
+    alone = entries_of({**row(means=(None,) * 6), "claims": {}})
+    assert plots.png(plots.curves(alone)).startswith(b"\x89PNG")
+
+
+def test_steps_without_a_claim_are_a_few_and_the_last() -> None:
+    for taken, steps in ((1, [0]), (2, [1]), (4, [1, 3]), (11, [1, 5, 10]), (51, [1, 5, 10, 50])):
+        [entry, _] = entries_of({**row(means=(1.0,) * taken), "claims": {}})
+        assert entry.steps == steps
+
+
 @pytest.mark.parametrize(("first", "scale"), [(3.0, "linear"), (30.0, "log")])
 def test_errors_of_different_sizes_are_drawn_by_their_logarithms(first: float, scale: str) -> None:
     figure = plots.curves(entries_of(row(means=(first, 2.0, None, 0.5, 0.4, 0.3))))

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -41,11 +42,10 @@ def curves(listed: Sequence[Entry]) -> Figure:
     figure = Figure(figsize=(4.6 * len(cases), 4.2), layout="constrained")
     panels = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]
     # A mean that diverges leaves the panel through the top, and the others stay readable.
-    highest = 1.1 * max(max(e.claim.values(), default=0.0) for e in listed)
-    highest = max(
-        highest, *(1.2 * e.ours(0)[0] for e in listed), *(1.05 * max(e.ours(s)[0] for s in e.steps) for e in listed if e.metric.higher)
-    )
-    lowest = min(e.ours(step)[0] for e in listed for step in e.scored)
+    tops = [1.1 * value for e in listed for value in e.claim.values()] + [1.2 * e.ours(0)[0] for e in listed]
+    tops += [1.05 * e.ours(step)[0] for e in listed if e.metric.higher for step in e.steps]
+    highest = max(filter(isfinite, tops), default=0.0)
+    lowest = min((mean for e in listed for step in e.scored if isfinite(mean := e.ours(step)[0])), default=0.0)
     for panel, case in zip(panels, cases, strict=True):
         longest = max(len(e.scored) for e in listed)
         for e in (e for e in listed if e.case == case):

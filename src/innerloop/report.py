@@ -93,8 +93,8 @@ class Entry:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that the paper reports, or else 1, 5 and 10 as far as they were taken."""
-        return [s for s in (self.claim or (1, 5, 10)) if s in self.scored] or [0]
+        """The steps that the paper reports, or else 1, 5, 10 as far as they were taken, and the last."""
+        return [s for s in self.claim or sorted({1, 5, 10, self.scored[-1]}) if s in self.scored] or [0]
 
     @property
     def verdict(self) -> str:
