@@ -216,20 +216,29 @@ def test_a_run_learns_to_meta_learn_and_is_scored_by_goals() -> None:
     assert gained.mean[0] + gained.interval[0] < 0, "the meta-step alone helps on goals that it has not seen"
 
 
-def test_learned_rates_of_all_levels_are_those_that_are_scored() -> None:
-    [experiment] = experiments.find("maltml/sinusoid@learned-rates")
-    trial = experiment.build(replace(experiment.settings, test_steps=1))
-    [plain] = experiments.find("maltml/sinusoid")
+@pytest.mark.parametrize(
+    ("name", "like", "values", "last"),
+    [
+        ("@learned-rates", "", {"rate.task": 0.02, "rate.family": 0.03, "rate.goal": 0.02}, "rate.goal"),
+        ("@maml-learned-rate", "@maml", {"rate.task": 0.02}, "rate.task"),
+    ],
+)
+def test_learned_rates_are_those_that_are_scored(name: str, like: str, values: dict[str, float], last: str) -> None:
+    own, plain = (experiments.catalogue()[f"maltml/sinusoid{variant}"] for variant in (name, like))
+    trial = own.build(replace(own.settings, test_steps=1, test_meta_rate=0.03))
     fixed = plain.build(replace(plain.settings, test_steps=1, rate=0.02, test_meta_rate=0.03))
-    values = {"rate.task": 0.02, "rate.family": 0.03, "rate.goal": 0.02}
-    prior = trial.learner.prior | {name: torch.tensor(value) for name, value in values.items()}
+    prior = trial.learner.prior | {key: torch.tensor(value) for key, value in values.items()}
     goals = next(iter(trial.cases.values()))
-    own, other = (il.evaluate(t.scored(prior if t is trial else fixed.learner.prior, 0.02), goals, n_tasks=20) for t in (trial, fixed))
-    torch.testing.assert_close(own.values, other.values)
-    moved = il.evaluate(trial.scored(prior | {"rate.goal": torch.tensor(0.0)}, 0.02), goals, n_tasks=20).values
-    torch.testing.assert_close(moved[:, 1], own.values[:, 0])
+
+    def scores(t: experiments.Trial, prior: Params) -> torch.Tensor:
+        return il.evaluate(t.scored(prior, 0.02), goals, n_tasks=20).values
+
+    learned = scores(trial, prior)
+    torch.testing.assert_close(learned, scores(fixed, fixed.learner.prior))
+    still = scores(trial, prior | {last: torch.tensor(0.0)})
+    torch.testing.assert_close(still[:, 1], still[:, 0])
     gradient = meta_gradient(trial.learner)(prior, trial.tasks.draw("train", 0, 3))[0]
-    assert all(gradient[name] != 0 for name in values)
+    assert all(gradient[key] != 0 for key in values)
 
 
 @pytest.mark.parametrize(

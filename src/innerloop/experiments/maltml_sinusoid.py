@@ -14,6 +14,7 @@ from innerloop.experiments.maml_sinusoid import Sinusoid, net_of
 from innerloop.learner import Learner
 from innerloop.losses import mse
 from innerloop.methods import anil, boil, fomaml, maltml, maml, pretrained, toward_end
+from innerloop.params import Params
 from innerloop.tasks import Families, Goals, Sinusoids
 
 
@@ -64,23 +65,30 @@ def by_maltml(settings: FewTaskSinusoid, first_order: bool = False, method: Call
     return trial(settings, learner, base, families(settings))
 
 
+def _with_rates(net: nn.Module, rates: Params, which: str) -> Build:
+    """MAML at a rate that is learned with the prior; all of ``rates`` are in it."""
+
+    def build(steps: int, rate: float) -> Learner:
+        learner = maml(net, mse(net), steps, lambda params, name: params[which])
+        return replace(learner, prior=learner.prior | rates)
+
+    return build
+
+
 def by_learned_rates(settings: FewTaskSinusoid) -> Trial:
     """MALTML whose α, β and γ are learned with the prior, one number each, from where the settings have them."""
-    net = net_of(settings)
     started = {"rate.task": settings.rate, "rate.family": settings.meta_rate, "rate.goal": settings.rate}
-    rates = {name: torch.tensor(value) for name, value in started.items()}
-
-    def of(which: str) -> Build:
-        def build(steps: int, rate: float) -> Learner:
-            learner = maml(net, mse(net), steps, lambda params, name: params[which])
-            return replace(learner, prior=learner.prior | rates)
-
-        return build
-
-    task, goal, meta_rate = of("rate.task"), of("rate.goal"), lambda params, name: params["rate.family"]
+    net, rates = net_of(settings), {name: torch.tensor(value) for name, value in started.items()}
+    task, goal = (_with_rates(net, rates, which) for which in ("rate.task", "rate.goal"))
     both = [made(settings.steps, settings.rate) for made in (task, goal)]
-    learner = maltml(both[0], settings.meta_steps, meta_rate, goal=both[1])
+    learner = maltml(both[0], settings.meta_steps, meta_rate := lambda params, name: params["rate.family"], goal=both[1])
     return trial(settings, learner, task, families(settings), goal=goal, meta_rate=meta_rate)
+
+
+def by_maml_with_learned_rate(settings: FewTaskSinusoid) -> Trial:
+    """MAML whose α is learned likewise: what MALTML's learned rates stand beside."""
+    base = _with_rates(net_of(settings), {"rate.task": torch.tensor(settings.rate)}, "rate.task")
+    return trial(settings, base(settings.steps, settings.rate), base, _waves(settings))
 
 
 def by_steps_toward_the_end(settings: FewTaskSinusoid) -> Trial:
@@ -129,6 +137,7 @@ VARIANTS: dict[str, tuple[str, Callable[[Any], Trial], dict[str, Any]]] = {
     "boil": ("MALTML over BOIL", partial(by_maltml, method=boil), {}),
     "reptile": ("MALTML, two levels of first order", by_steps_toward_the_end, {"meta_steps": 5}),
     "maml": ("MAML, which ignores families", by_maml, {"meta_batch": 25}),
+    "maml-learned-rate": ("MAML, learned rate", by_maml_with_learned_rate, {"meta_batch": 25}),
     "maml-many": ("MAML, meta-finetuned on 50 tasks", by_maml, {"meta_batch": 25, **MANY}),
     "pretrained": ("pretraining on all tasks", by_pretraining, {"meta_batch": 25}),
     "oracle": ("oracle, told amplitude and phase", by_oracle, {"meta_batch": 25}),
