@@ -101,6 +101,16 @@ def test_curves_are_drawn_where_every_mean_is_infinite() -> None:
     assert plots.png(plots.curves(alone)).startswith(b"\x89PNG")
 
 
+def test_long_names_are_drawn_inside_the_figure() -> None:
+    listed = entries_of(row(), row(hidden=20, rate=0.02, outer_rate=0.002, meta_batch=50), row(hidden=30, rate=0.03, meta_batch=99))
+    figure = plots.curves(listed)
+    plots.png(figure)
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert figure.axes[0].get_ylabel() == "MSE  (× the paper's number)"
+    assert plots.curves(entries_of({**row(), "claims": {}})).axes[0].get_ylabel() == "MSE"
+
+
 def test_steps_without_a_claim_are_a_few_and_the_last() -> None:
     for taken, steps in ((1, [0]), (2, [1]), (4, [1, 3]), (11, [1, 5, 10]), (51, [1, 5, 10, 50])):
         [entry, _] = entries_of({**row(means=(1.0,) * taken), "claims": {}})

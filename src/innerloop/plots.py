@@ -67,9 +67,11 @@ def curves(listed: Sequence[Entry]) -> Figure:
         elif highest > 0 and lowest >= 0:
             panel.set_ylim(0, highest)  # returns may be below 0
         panel.grid(alpha=0.25)
-    panels[0].set_ylabel(f"{listed[0].metric.name}  (× the paper's number)")
+    panels[0].set_ylabel(listed[0].metric.name + "  (× the paper's number)" * any(e.claim for e in listed))
     shown = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(shown.values(), shown.keys(), fontsize=8, loc="outside lower center", ncols=min(len(shown), 4))
+    widest = 0.5 + 0.07 * max(map(len, shown))  # inches of a label and its line
+    columns = max(1, min(len(shown), 4, int(figure.get_figwidth() / widest)))
+    figure.legend(shown.values(), shown.keys(), fontsize=8, loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -242,7 +244,7 @@ def fits_compared(runs: Mapping[str, Run], step: int, rows: int = 3) -> Figure:
             learner = _scored(run, source)
             learner = learner.taking(step) if step else learner
             columns.setdefault(name, []).append(Fit(label, learner, source, learner.prepared + step, colour=colour))
-    return _fitted(columns, f"after {step} steps" if step else "before the first step", rows)
+    return _fitted(columns, f"after {step} step{'s' * (step > 1)}" if step else "before the first step", rows)
 
 
 def pictured(trial: Trial) -> dict[str, Source]:

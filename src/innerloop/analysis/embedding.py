@@ -37,8 +37,10 @@ def embeddings(learner: Learner, tasks: Source, n_tasks: int = 1_000, *, split: 
     if not embeds(learner):
         raise InputError("the learner has no encoder, so it embeds no task; give one such as mumomaml(…)")
 
+    encoding = learner.taking(0)  # the encoder is asked before the first step
+
     def told(params: Params, task: Task) -> Tensor:
-        return learner.adapt(params, task.support)[learner.prepared][EMBEDDING]
+        return encoding.adapt(params, task.support)[-1][EMBEDDING]
 
     return of_each(told, learner.prior, tasks, n_tasks, split, device)
 

@@ -45,7 +45,7 @@ class Budget:
 
     def quick(self) -> Self:
         """The same in seconds: to see that it runs, not what it gives."""
-        return replace(self, iterations=min(self.iterations, 50), test_tasks=min(self.test_tasks, 20))
+        return replace(self, iterations=min(self.iterations, 10), test_tasks=min(self.test_tasks, 20))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import pi
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from torch import nn
 
@@ -58,9 +58,6 @@ class Modes(Settings):
     test_queries: int = 100
     """query points of a task that is scored"""
     test_tasks: int = 4_000
-
-    def quick(self) -> Self:
-        return replace(super().quick(), iterations=min(self.iterations, 10))
 
 
 NAMES = ("sine waves", "lines", "parabolas")
