@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy
 import pytest
@@ -16,6 +17,8 @@ from PIL import Image
 
 from innerloop import InputError
 from innerloop.cli import main
+from innerloop.experiments import catalogue
+from innerloop.experiments.few_shot import opened
 from innerloop.images import fetch, found, open_images, place, split_for, split_of
 
 
@@ -225,10 +228,14 @@ def test_a_part_of_a_known_set_is_built_where_that_is_said(animals: Path, data: 
     assert code == 2
     assert "mini-imagenet lacks 63 of the 64 train classes of split ravi, the first 'n01558993'" in err
     assert list(data.iterdir()) == []
+    for image in list(animals.glob("n*/*.png")):  # a shot and a query of each
+        (image.parent / f"second {image.name}").write_bytes(image.read_bytes())
     code, out, _ = said(f"build mini-imagenet --from {animals} --missing drop", capsys)
     assert code == 0
     assert found("mini-imagenet").shape == (3, 84, 84)
-    assert "train 1 1 val 1 1 test 1 1 a part of the whole" in out
+    assert "train 1 2 val 1 2 test 1 2 a part of the whole" in out
+    settings: Any = replace(catalogue()["maml/mini-imagenet-5w1s"].settings, ways=1)
+    assert {part: len(own) for part, own in opened(settings, 1).classes.items()} == {"train": 1, "val": 1, "test": 1}
 
 
 def test_files_that_are_of_no_set_are_never_replaced(animals: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import ACCURACY, Experiment, Settings, Trial
-from innerloop.images import classes_of, found, split_for, split_of
+from innerloop.images import Images, Split, about, classes_of, found, split_for, split_of
 from innerloop.learner import Learner, Loss
 from innerloop.losses import cross_entropy, cross_entropy_per_shot
 from innerloop.methods import (
@@ -103,8 +103,13 @@ def opened(settings: FewShot, queries: int) -> ImageTasks:
         theirs, wanted = (" × ".join(map(str, shape)) for shape in (images.shape, ours))
         raise InputError(f"the images of {settings.data} are {theirs} and the experiment's {wanted}; build them anew with that size")
     mean, sd = COLOURS[settings.colours]
-    classes, turns = classes_of(images, settings.split), settings.turns
+    classes, turns = _parts(images, settings.data, settings.split), settings.turns
     return ImageTasks(images, classes, settings.ways, settings.shots, queries, turns, mean, sd, seed=settings.seed)
+
+
+def _parts(images: Images, name: str, split: str | Split) -> dict[str, list[int]]:
+    """Classes of each part; where a set was built as a part of the whole, those that are there."""
+    return classes_of(images, split, about(name).get("missing", "error"))
 
 
 def in_colour(name: str, size: int, **how: Any) -> ImageTasks:
@@ -120,7 +125,7 @@ def in_colour(name: str, size: int, **how: Any) -> ImageTasks:
             f"build the set anew with --size {size}"
         )
     mean, sd = COLOURS["imagenet"]
-    return ImageTasks(images, classes_of(images, split_for(name)), channels=3, mean=mean, sd=sd, **how)
+    return ImageTasks(images, _parts(images, name, split_for(name)), channels=3, mean=mean, sd=sd, **how)
 
 
 def tasks_of(settings: FewShot, queries: int) -> Source:

@@ -78,8 +78,8 @@ def by_maml(settings: FewTaskImages) -> Trial:
 
 
 FOLLOWS = (
-    "paper: MAML's network, inner rate and loss; where it is silent: one step at each level, L = 5, β = 0.0001 on the sum for Omniglot and "
-    "0.0004 for tieredImageNet, 4 families an iteration, new alphabets or superclasses in test, changes after UMTRA"
+    "paper: MAML's network, inner rate and loss; where it is silent: one step at each level, L = 5, β = 0.0001 on the sum, 4 families an "
+    "iteration, new alphabets or superclasses in test, changes after UMTRA"
 )
 TIERED: dict[str, Any] = {
     "data": "tiered-imagenet",
@@ -91,8 +91,6 @@ TIERED: dict[str, Any] = {
     "norm": "transductive",
     "colours": "imagenet",
     "rate": 0.01,
-    "meta_rate": 0.0004,
-    "test_meta_rate": 0.0004,
     "changed": False,
 }
 MANY: dict[str, Any] = {"test_related": 50, "test_meta_steps": 20, "test_meta_rate": 0.0004}

@@ -1,7 +1,7 @@
 """Sets of images: what people have on disk becomes one memory-mapped array with classes, splits and groups."""
 
 from innerloop.images.decode import from_arrays
-from innerloop.images.fetch import build, check, found, get, place, sets, split_for
+from innerloop.images.fetch import about, build, check, found, get, place, sets, split_for
 from innerloop.images.glyphs import glyph_split, glyphs
 from innerloop.images.pickles import from_cifar100, from_pickle
 from innerloop.images.read import from_csv, from_folder, from_hub, from_npz, from_paths, from_zips
@@ -12,6 +12,7 @@ __all__ = [
     "Class",
     "Images",
     "Split",
+    "about",
     "build",
     "check",
     "classes_of",

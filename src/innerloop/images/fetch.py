@@ -147,8 +147,9 @@ def split_for(name: str) -> Split:
 
 
 def about(name: str) -> dict[str, Any]:
-    """What a set that is there was built of."""
-    return json.loads((place(name) / INDEX).read_text()).get("about", {})
+    """What a set that is there was built of; nothing for ``glyphs``, which is made."""
+    index = place(name) / INDEX
+    return json.loads(index.read_text()).get("about", {}) if index.is_file() else {}
 
 
 def get(name: str, progress: bool = True) -> Path:

@@ -93,8 +93,11 @@ def split_of(name: str | Path) -> Split:
     return Split(Path(name).stem, **_parts(_read(Path(name)), Path(name)))
 
 
-def classes_of(images: Images, split: str | Split) -> dict[str, list[int]]:
+def classes_of(images: Images, split: str | Split, missing: Literal["error", "drop"] = "error") -> dict[str, list[int]]:
     """Numbers of a set's classes for each part that a split, or the one of that name, has; ``glyphs`` is made of the set.
+
+    Args:
+        missing: what to do with names that the set lacks, as for ``Split.of``.
 
     Raises:
         InputError: there is no such split, or the set lacks its classes.
@@ -102,7 +105,7 @@ def classes_of(images: Images, split: str | Split) -> dict[str, list[int]]:
     if split == "glyphs":
         return glyph_split(images)
     named = split if isinstance(split, Split) else split_of(split)
-    return {part: named.of(images, part) for part in PARTS if getattr(named, part)}
+    return {part: named.of(images, part, missing) for part in PARTS if getattr(named, part)}
 
 
 @cache
