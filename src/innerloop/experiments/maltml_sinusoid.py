@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from innerloop.experiments.experiment import Experiment, Trial
 from innerloop.experiments.few_task import SOURCE, WITHOUT, Build, FewTask, few_task
@@ -80,8 +80,12 @@ def by_learned_rates(settings: FewTaskSinusoid) -> Trial:
     started = {"rate.task": settings.rate, "rate.family": settings.meta_rate, "rate.goal": settings.rate}
     net, rates = net_of(settings), {name: torch.tensor(value) for name, value in started.items()}
     task, goal = (_with_rates(net, rates, which) for which in ("rate.task", "rate.goal"))
-    both = [made(settings.steps, settings.rate) for made in (task, goal)]
-    learner = maltml(both[0], settings.meta_steps, meta_rate := lambda params, name: params["rate.family"], goal=both[1])
+
+    def meta_rate(params: Params, name: str) -> Tensor:
+        return params["rate.family"]
+
+    first, last = (made(settings.steps, settings.rate) for made in (task, goal))
+    learner = maltml(first, settings.meta_steps, meta_rate, goal=last)
     return trial(settings, learner, task, families(settings), goal=goal, meta_rate=meta_rate)
 
 
