@@ -100,7 +100,7 @@ def _show_result(experiment: Experiment, row: report.Row) -> None:
     for case, scored in row["cases"].items():
         claim = experiment.claims.get(case, {})
         taken = len(scored["mean"])
-        steps = sorted({0, *(claim or (range(taken) if taken < FEW else (1, 5, 10, taken - 1)))})
+        steps = sorted({0, *(claim or (range(taken) if taken < FEW else report.told(taken)))})
         for step in (s for s in steps if s < taken):
             paper = report.printed(claim[step], experiment.margins.get(case, {}).get(step)) if step in claim else "–"
             rate = f"{scored['rate']:g}" if len(scored["mean"]) > 1 else "–"
