@@ -99,6 +99,11 @@ def waves() -> Task:
     return il.batches.map_tensors(lambda t: t.double(), il.Sinusoids(shots=5, queries=4).draw("train", 0, 3))
 
 
+def of_two_points(tasks: Task) -> Task:
+    """Their first two support points: a recurrent encoder takes longer to compile with each."""
+    return tasks._replace(support=il.batches.map_tensors(lambda t: t[:, :2], tasks.support))
+
+
 @pytest.fixture(params=sorted(METHODS))
 def method(request: pytest.FixtureRequest) -> Build:
     """Every method in turn: ``method(dtype=…, **how)`` builds its learner."""
