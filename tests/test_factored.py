@@ -148,6 +148,7 @@ def test_every_operation_on_factors_is_that_on_their_matrix(whole: str | None) -
         (f.plus(g).multiplied(), matrix + g.multiplied()),
         (g.plus(f).multiplied(), matrix + g.multiplied()),
         (f.over_tasks(), matrix.sum(0)),
+        (f.plus(g).plus(g).plus(f).multiplied(), 2 * (matrix + g.multiplied())),  # rows enough for one product
     ):
         torch.testing.assert_close(got, wanted)
 

@@ -25,6 +25,9 @@ THINNER = 2.0
 THICK = 1.5
 """How many times more numbers than the matrix its factors may get, as they add up over the steps; then it is multiplied out."""
 
+FEW = 7
+"""Rows of factors up to which their product is a sum that Inductor writes out, and joins with what is done to each element next."""
+
 
 def factored(graph: GraphModule) -> Callable[..., Any] | None:
     """What the graph computes, with products of thin matrices kept as their factors; None where it has none.
@@ -62,7 +65,10 @@ class Factored:
         return k * (m + n) > THICK * m * n
 
     def multiplied(self) -> Tensor:
-        product = torch.bmm(self.left.mT, self.right)
+        if self.left.shape[1] <= FEW:
+            product = (self.left[..., None] * self.right[:, :, None]).sum(1)
+        else:
+            product = torch.bmm(self.left.mT, self.right)
         return product if self.whole is None else product + self.whole
 
     def after(self, x: Tensor) -> Tensor:
