@@ -305,6 +305,6 @@ def modes(embedding: Tensor, of: Tensor, names: Sequence[str], title: str) -> Fi
     for mode, name in enumerate(names):
         panel.scatter(*places[of == mode].T, s=6, color=COLOURS[mode % len(COLOURS)], label=name, alpha=0.7)
     panel.set(xticks=[], yticks=[])
-    panel.set_title(f"{title}: a linear probe tells {100 * probe(embedding, of):.1f} % of modes", fontsize=9)
+    panel.set_title(f"{title}\na linear probe tells {100 * probe(embedding, of):.1f} % of modes", fontsize=9)
     panel.legend(fontsize=8)
     return figure
