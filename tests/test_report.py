@@ -48,9 +48,14 @@ def test_seeds_are_averaged_and_the_paper_stands_beside(tmp_path: Path) -> None:
     listed = entries(write(tmp_path, row(0), row(1, (3.0, 0.8, 0.5, 0.4, 0.3, 0.5))))
     assert [(e.case, len(e.runs)) for e in listed] == [("5-shot", 2), ("10-shot", 2)]
     assert report.markdown(listed).splitlines()[2:] == [
-        "| `maml/sinusoid` | MAML, α = 0.01 | 5-shot | 1 / 5 | 0.67 / 0.38 | 0.70 ± 0.05 / 0.40 ± 0.05 | 2 "
+        "| `maml/sinusoid` | MAML, α = 0.01 | 5-shot | 1 / 5 | 0.67 / 0.38 | 0.70 ± 0.05 / 0.40 ± 0.05 | 2: 0.60 … 0.80 / 0.30 … 0.50 "
         "| within the interval at steps 1, 5 |"
     ]
+
+
+def test_how_far_seeds_differ_stands_beside_their_number() -> None:
+    [entry, _] = entries_of(row(0, (3.0, 2e11, 0.5, 0.4, 0.3, 0.5)), row(1, (3.0, 0.6, 0.5, 0.4, 0.3, None)), row(2))
+    assert "| 3: 0.60 … 2e+11 / 0.30 … diverged |" in report.markdown([entry])
 
 
 @pytest.mark.parametrize(

@@ -159,11 +159,11 @@ def markdown(listed: Sequence[Entry], longest: bool = False) -> str:
     tables: dict[str, list[str]] = {}
     for e in _longest(headline(listed)) if longest else headline(listed):
         head = [
-            f"| experiment | what | case | steps | paper | ours ± 95 %, {e.metric.name} | seeds | |",
+            f"| experiment | what | case | steps | paper | ours ± 95 %, {e.metric.name} | seeds, lowest … highest | |",
             "|---|---|---|---|---|---|---|---|",
         ]
         name = f"`{e.experiment}`" + (f" ({e.changed})" if e.changed else "")
-        cells = [name, e.title, e.case, _steps(e), claimed(e), _ours(e), str(len(e.runs)), e.verdict]
+        cells = [name, e.title, e.case, _steps(e), claimed(e), _ours(e), _seeds(e), e.verdict]
         tables.setdefault(e.metric.name, head).append("| " + " | ".join(cells) + " |")
     return "\n\n".join("\n".join(lines) for lines in tables.values())
 
@@ -232,6 +232,18 @@ def _steps(e: Entry) -> str:
 
 def _ours(e: Entry) -> str:
     return " / ".join(shown(*e.ours(step)) for step in e.steps)
+
+
+def _seeds(e: Entry) -> str:
+    """How many; of several also their lowest and highest mean after each step, as they may differ by more than tasks do."""
+    if len(e.runs) == 1:
+        return "1"
+    ranges = (f"{_brief(min(each))} … {_brief(max(each))}" for each in map(e.each, e.steps))
+    return f"{len(e.runs)}: {' / '.join(ranges)}"
+
+
+def _brief(mean: float) -> str:
+    return "diverged" if not isfinite(mean) else f"{mean:.2f}" if abs(mean) < 1e6 else f"{mean:.0e}"
 
 
 def shown(mean: float | None, interval: float | None, digits: int = 2) -> str:
