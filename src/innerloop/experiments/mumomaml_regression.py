@@ -144,7 +144,8 @@ FOLLOWS = (
 )
 RELEASE = (
     "released code and commands of the successor, Vuorio et al. 2019: sine waves of one frequency, 5 query points, a meta-gradient of "
-    "length 2 at most, elements of MuMoMAML's inner gradients of 10 at most, weights that start at a deviation of 0.01"
+    "length 2 at most, elements of MuMoMAML's inner gradients of 10 at most, weights that start at a deviation of 0.01; "
+    "sigmoid and softmax, options of that code, at FiLM's settings"
 )
 RELEASED = {"start": "released", "waves": "released", "queries": 5}
 RELEASED_ENCODER = {"cell": "lstm", "encoder_layers": 2, "head": 0}
@@ -173,8 +174,6 @@ def _experiments() -> Iterator[Experiment]:
     for modes in (2, 3):
         for released in (False, True):
             for variant, (title, build, claims) in METHODS.items():
-                if released and variant in ("sigmoid", "softmax"):
-                    continue
                 at = "-".join(filter(None, ("release" * released, variant)))
                 yield Experiment(
                     name=f"mumomaml/regression-{modes}modes" + (f"@{at}" if at else ""),
