@@ -10,7 +10,7 @@ import innerloop
 SRC = Path(innerloop.__file__).parent
 
 LAYERS = [
-    "errors", "params", "batches", "learner", "steps", "models", "losses", "methods", "engine", "progress",
+    "errors", "device", "params", "batches", "learner", "steps", "models", "losses", "methods", "engine", "progress",
     "checkpoint", "images", "tasks", "explain", "outer", "train", "evaluate", "rl", "analysis", "environment", "experiments",
     "estimators", "folders", "report", "plots", "tracks", "gallery", "doctor", "cli",
 ]  # fmt: skip

@@ -35,14 +35,21 @@ def tensors(tree: Any) -> list[Tensor]:
     return found
 
 
-def onto(tree: Any, device: str) -> Any:
-    """The same on a device; itself where it is there already.
+def onto(tree: Any, device: str | torch.device) -> Any:
+    """The same on a device; itself where it is there already. The host does not wait for a GPU to have it.
 
     Raises:
         InputError: this machine has no such device.
     """
+    goal = torch.device(device)
+
+    def moved(t: Tensor) -> Tensor:
+        if goal.type == "cuda" and t.device.type == "cpu":
+            t = t.pin_memory()  # else the copy would begin when the GPU has done all that it was asked before
+        return t.to(goal, non_blocking=goal.type != "cpu")
+
     try:
-        return map_tensors(lambda t: t.to(device), tree)
+        return map_tensors(moved, tree)
     except (RuntimeError, AssertionError) as problem:
         raise InputError(f"device {device!r} cannot be used here ({str(problem).splitlines()[0]}); cpu would do") from problem
 

@@ -3,6 +3,7 @@
 import torch
 
 from innerloop.batches import one, tensors
+from innerloop.device import device_of, undrawn
 from innerloop.errors import Diverged, InputError
 from innerloop.learner import Learner, Task, task_loss
 from innerloop.params import Params
@@ -18,7 +19,7 @@ def try_one(learner: Learner, params: Params, batch: Task) -> None:
         if not p.isfinite().all():
             raise InputError(f"the prior's {name} holds NaN or infinity; start from a fresh network")
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), undrawn(device_of(params)):
             task_loss(learner)(params, one(batch, 0))
     except InputError:
         raise

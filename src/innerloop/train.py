@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop import checkpoint
 from innerloop.batches import onto
+from innerloop.device import undrawn
 from innerloop.engine import Plan, choose, each_task, in_precision
 from innerloop.errors import Diverged, InputError, positive
 from innerloop.explain import diverged, try_one
@@ -146,7 +147,7 @@ def train(
 
         def look() -> None:
             if watch:
-                with torch.random.fork_rng():  # training must not depend on what a measurement draws
+                with undrawn(device):  # training must not depend on what a measurement draws
                     write({"iteration": state.iteration, **watch(_trained(learner, params))})
 
         for trainee, ends in _stretches(by_phase, first, iterations):
@@ -154,7 +155,7 @@ def train(
                 keep()  # what follows may take a minute, and be stopped
             if state.iteration in by_phase:
                 state.plan = asked  # the one before is of another learner
-            with torch.random.fork_rng():  # measuring draws what a net's dropout draws; the run must not depend on it
+            with undrawn(device):  # measuring draws what a net's dropout draws; the run must not depend on it
                 count = ends - state.iteration
                 state.plan, gradient_of, measured = choose(trainee, params, batch, count, state.plan, chunk, shown.say, shown.warn)
             if state.plan.compiled or measured:
@@ -220,9 +221,9 @@ def _late(device: str) -> int:
 
 def _sent(loss: Tensor) -> tuple[Tensor, Callable[[], None]]:
     """The loss on its way to the host, and what to call before it is read."""
-    if loss.device.type != "cuda":
+    if loss.device.type == "cpu":
         return loss, lambda: None
-    there, arrived = loss.to("cpu", non_blocking=True), torch.cuda.Event()
+    there, arrived = loss.to("cpu", non_blocking=True), torch.get_device_module(loss.device).Event()
     arrived.record()
     return there, arrived.synchronize
 
@@ -253,6 +254,6 @@ def _phases(learner: Learner, phases: Mapping[int, Learner]) -> dict[int, Learne
 
 
 def _validate(learner: Learner, params: Params, tasks: Source, n: int, device: str) -> float:
-    with torch.random.fork_rng():  # a net's dropout draws here too; training must not depend on it
+    with undrawn(device):  # a net's dropout draws here too; training must not depend on it
         draw = lambda first, count: onto(tasks.draw("val", first, count), device)  # noqa: E731
         return each_task(task_loss(learner), params, draw, n, most_together(tasks)).mean().item()

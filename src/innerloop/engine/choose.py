@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from innerloop.batches import count, some
+from innerloop.device import device_of, finish
 from innerloop.engine.memory import free_memory, peak_memory
 from innerloop.engine.plan import MetaGradient, Plan, meta_gradient
 from innerloop.errors import InputError
@@ -72,7 +73,7 @@ def choose(
 def _uncompiled(learner: Learner, params: Params, tasks: Task, chunk: int | None, seconds: dict[str, float]) -> list[Plan]:
     """Plans whose memory fits, each timed; that of a loop is timed on its first task."""
     n, one = count(tasks), some(tasks, 0, 1)
-    device = next(iter(params.values())).device.type
+    device = device_of(params).type
     plans = [Plan(loop=True, recompute=True)]
     before, free = peak_memory(device), free_memory(device)
     seconds[_key(plans[0])] = n * _seconds(learner, params, one, plans[0])
@@ -109,8 +110,9 @@ def _compiled(
     say("compiling")
     gradient, start = meta_gradient(learner, plan), time.perf_counter()
     gradient(params, tasks)
+    finish(device_of(params))
     seconds[f"compiling {plan}"] = time.perf_counter() - start
-    seconds[_key(plan)] = _timed(lambda: gradient(params, tasks))
+    seconds[_key(plan)] = _timed(gradient, params, tasks)
     return gradient
 
 
@@ -125,14 +127,16 @@ def _line(problem: Exception) -> str:
 def _seconds(learner: Learner, params: Params, tasks: Task, plan: Plan) -> float:
     gradient = meta_gradient(learner, plan)
     gradient(params, tasks)
-    return _timed(lambda: gradient(params, tasks))
+    finish(device_of(params))
+    return _timed(gradient, params, tasks)
 
 
-def _timed(f: Callable[[], object], repeats: int = 5, limit: float = 1.0) -> float:
-    """Median seconds of a call, of fewer calls where they take long."""
+def _timed(gradient: MetaGradient, params: Params, tasks: Task, repeats: int = 5, limit: float = 1.0) -> float:
+    """Median seconds of a meta-gradient, of fewer where they take long."""
     taken: list[float] = []
     while len(taken) < repeats and (not taken or sum(taken) < limit):
         start = time.perf_counter()
-        f()
+        gradient(params, tasks)
+        finish(device_of(params))
         taken.append(time.perf_counter() - start)
     return sorted(taken)[len(taken) // 2]

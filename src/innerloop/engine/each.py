@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from innerloop.batches import count, one, some
+from innerloop.device import device_of, finish, undrawn
 from innerloop.engine.memory import keep_freed_memory
 from innerloop.learner import Task, over_tasks
 from innerloop.params import Params
@@ -37,7 +38,7 @@ def each_task(
 
     with torch.no_grad():
         tasks = draw(0, min(chunk or 1, n))
-        with torch.random.fork_rng():  # these calls only show what a task takes
+        with undrawn(device_of(params)):  # these calls only show what a task takes
             alone, _ = _timed(looped, some(tasks, 0, 1))
             if alone < SPELL:  # the first call takes longer
                 alone, _ = _timed(looped, some(tasks, 0, 1))
@@ -58,6 +59,5 @@ def each_task(
 def _timed(f: Callable[[Task], Tensor], tasks: Task) -> tuple[float, Tensor]:
     start = time.perf_counter()
     found = f(tasks)
-    if found.device.type == "cuda":
-        torch.cuda.synchronize()
+    finish(found.device)
     return time.perf_counter() - start, found

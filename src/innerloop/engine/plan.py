@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from innerloop.batches import chunks, count, one
+from innerloop.device import device_of
 from innerloop.engine.compiled import compiled, compiled_vjp
 from innerloop.engine.memory import keep_freed_memory
 from innerloop.engine.stepwise import stepwise
@@ -92,7 +93,7 @@ def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
             return piece(params, parts[0])
         gradient, loss = (
             {name: torch.zeros_like(p) for name, p in params.items()},
-            torch.zeros((), device=next(iter(params.values())).device),
+            torch.zeros((), device=device_of(params)),
         )
         for part in parts:
             part_gradient, part_loss = piece(params, part)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vjp, vmap
 
 from innerloop.batches import count, one
+from innerloop.device import device_of, random_state, undrawn
 from innerloop.learner import Batch, Learner, Step, Task
 from innerloop.params import Params
 
@@ -70,7 +71,7 @@ def stepwise(
             if not moved:
                 moved.update(params if loop else _moved(learner, params, tasks))
             # What steps move is each task's own; all else is kept once, and its cotangent summed over tasks.
-            n, device = 1 if loop else count(tasks), next(iter(params.values())).device
+            n, device = 1 if loop else count(tasks), device_of(params)
             own = {name: p if loop else p.expand(n, *p.shape).contiguous() for name, p in params.items() if name in moved}
             shared = {name: p for name, p in params.items() if name not in moved}
 
@@ -80,7 +81,7 @@ def stepwise(
                 def forward(point: Params, batch: Batch) -> Params:
                     if recompute and tape:
                         tape[-1].product = None
-                    random = _random(device)
+                    random = random_state(device)
                     reached, product = taken(step)((point, shared), batch)
                     tape.append(_Taken(step, batch, random, reached.keys(), product))
                     return {**point, **reached}
@@ -91,11 +92,11 @@ def stepwise(
             weights = [0.0] * (len(path) - len(learner.weights)) + list(learner.weights)
             (back, common), loss = judge(path[-1], shared, tasks.query)
             back, common, loss = _scaled(back, weights[-1]), _scaled(common, weights[-1]), weights[-1] * loss
-            after = _random(device)
+            after = random_state(device)
             for point, weight in zip(reversed(path[:-1]), reversed(weights[:-1]), strict=True):
                 there = tape.pop()
                 if there.product is None:
-                    _random(device, there.random)  # so that the step draws what it drew before
+                    random_state(device, there.random)  # so that the step draws what it drew before
                     _, there.product = taken(there.step)((point, shared), there.batch)
                 through, through_common = there.product({name: back.pop(name) for name in there.reached})
                 back, common = _plus(back, through), _plus(common, through_common)
@@ -103,7 +104,7 @@ def stepwise(
                     (here, here_common), value = judge(point, shared, tasks.query)
                     back, common = _plus(back, _scaled(here, weight)), _plus(common, _scaled(here_common, weight))
                     loss = loss + weight * value
-            _random(device, after)
+            random_state(device, after)
         both = {**common, **{name: v if loop else v.sum(0) for name, v in back.items()}}
         return {name: both[name] for name in params}, loss
 
@@ -123,17 +124,9 @@ class _Taken:
 
 def _moved(learner: Learner, params: Params, tasks: Task) -> set[str]:
     """Names of the prior that a step changes, found by adapting to one task."""
-    with torch.random.fork_rng():
+    with undrawn(device_of(params)):
         path = replace(learner, weights=(1.0,)).adapt(params, one(tasks, 0).support)
     return {name for name, p in params.items() if path[-1][name] is not p}
-
-
-def _random(device: torch.device, state: Tensor | None = None) -> Tensor:
-    """The state of the random numbers on the device; set to ``state`` first where one is given."""
-    source: Any = torch.get_device_module(device) if device.type != "cpu" else torch
-    if state is not None:
-        source.set_rng_state(state)
-    return source.get_rng_state()
 
 
 def _scaled(params: Params, factor: float) -> Params:

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop import checkpoint
 from innerloop.checkpoint import PRIOR
+from innerloop.device import device_of, random_state
 from innerloop.engine import Plan
 from innerloop.errors import InputError
 from innerloop.learner import Learner
@@ -53,6 +54,12 @@ class State:
         """That the run has taken, all of its parts together."""
         return time.perf_counter() - self.began
 
+    @property
+    def _random(self) -> dict[str, torch.device]:
+        """Whose random numbers go on where they were, by the name of their state."""
+        there = device_of(self.params)
+        return {"random": torch.device("cpu")} | ({"random there": there} if there.type != "cpu" else {})
+
     def step(self, gradient: Params) -> None:
         """One more iteration."""
         self.move(gradient)
@@ -79,7 +86,7 @@ class State:
                 else:
                     plain[f"{index}.{key}"] = value
         kept["pending"] = torch.tensor(self.pending, dtype=torch.float64)
-        kept["random"] = torch.get_rng_state()
+        kept |= {name: random_state(device) for name, device in self._random.items()}
         rate = {key: value for key, value in self.schedule.state_dict().items() if _is_json(value)} if self.schedule else {}
         about = {"iteration": self.iteration, "outer": plain, "groups": outer["param_groups"], "schedule": rate, "same": same}
         about |= {"highest": self.highest} if self.best else {}
@@ -120,7 +127,8 @@ class State:
             self.outer.load_state_dict({"state": moments, "param_groups": about["groups"]})
         if self.schedule:
             self.schedule.load_state_dict(about["schedule"])
-        torch.set_rng_state(kept["random"])
+        for name, device in self._random.items():
+            random_state(device, kept[name])
         self.iteration, self.pending = about["iteration"], kept["pending"].tolist()
         self.plan, self.began = Plan(**about["plan"]), time.perf_counter() - about["seconds"]
 

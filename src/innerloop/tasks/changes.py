@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from innerloop.batches import onto
 from innerloop.errors import InputError
 
 Range = tuple[float, float]
@@ -64,12 +65,12 @@ class Changes:
     def applied(self, x: Tensor, values: Tensor, generator: torch.Generator) -> Tensor:
         """Images ``[…, channels, height, width]`` changed by ``values`` ``[…, changes]``; the generator draws which pixels are dropped."""
         flat = x.flatten(0, -4)
-        turn, right, down, larger, slant, dropped, contrast = values.reshape(len(flat), -1).to(x).unbind(-1)
+        turn, right, down, larger, slant, dropped, contrast = onto(values.reshape(len(flat), -1), x.device).to(x).unbind(-1)
         cos, sin = torch.cos(turn * pi / 180), torch.sin(turn * pi / 180)
         # Where each pixel of the new image lies in the old one: shifted back, turned back, slanted back, made smaller.
         a, b, c, d = cos + slant * sin, slant * cos - sin, sin, cos
         rows = [torch.stack(row, dim=-1) for row in ((a, b, -2 * (a * right + b * down)), (c, d, -2 * (c * right + d * down)))]
         back = torch.stack(rows, dim=-2) / larger[:, None, None]
         moved = grid_sample(flat, affine_grid(back, list(flat.shape), align_corners=False), align_corners=False)
-        stay = torch.rand(len(flat), 1, *x.shape[-2:], generator=generator).to(x) >= dropped[:, None, None, None]
+        stay = onto(torch.rand(len(flat), 1, *x.shape[-2:], generator=generator), x.device) >= dropped[:, None, None, None]
         return (moved * stay * contrast[:, None, None, None]).reshape(x.shape)

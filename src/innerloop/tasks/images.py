@@ -8,6 +8,7 @@ from typing import Literal, Protocol, Self
 import torch
 from torch import Tensor
 
+from innerloop.batches import onto
 from innerloop.errors import InputError, nearest
 from innerloop.images import Images
 from innerloop.learner import Task
@@ -126,16 +127,21 @@ class ImageTasks:
         if torch.device(self.device).type == "cpu":
             x = torch.from_numpy(self.images.pixels[which.numpy()])
         else:
-            x = self._there[which.to(self.device)]
+            x = self._there[onto(which, self.device)]
         return self._scaled(_turned(x, turn) if self.turns != "none" else x)
 
     def _scaled(self, x: Tensor) -> Tensor:
         """Bytes with channels last as floats with channels first."""
-        mean, sd = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (self.mean, self.sd))
         x = x.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
         if self.channels:
             x = x.expand(*x.shape[:-3], self.channels, *x.shape[-2:]).contiguous()
+        mean, sd = self._levels
         return x.sub_(mean).div_(sd)
+
+    @cached_property
+    def _levels(self) -> list[Tensor]:
+        """Mean and deviation, ``[channels, 1, 1]`` each, on the device."""
+        return onto([torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.sd)], self.device)
 
     @cached_property
     def numbers(self) -> dict[str, Tensor]:
@@ -156,7 +162,7 @@ def _turned(x: Tensor, turn: Tensor) -> Tensor:
     """Images ``[tasks, N, …, height, width, channels]`` turned by so many quarters ``[tasks, N]``."""
     found = x.flatten(0, 1).clone()
     for quarters in (1, 2, 3):
-        rows = (turn.flatten() == quarters).nonzero()[:, 0].to(x.device)  # found where turn is, so that no device is waited for
+        rows = onto((turn.flatten() == quarters).nonzero()[:, 0], x.device)  # found where turn is, so that no device is waited for
         found.index_copy_(0, rows, torch.rot90(found.index_select(0, rows), quarters, (-3, -2)))
     return found.unflatten(0, x.shape[:2])
 
@@ -219,7 +225,7 @@ class ImageBatches:
         )
         y = (keys[:, 0] * len(own)).long()
         which = starts[own[y]] + (keys[:, 1] * counts[own[y]]).long()
-        pair = self.tasks.gathered(which[:, :, None], torch.zeros_like(y))[:, :, 0], y.to(self.tasks.device)
+        pair = self.tasks.gathered(which[:, :, None], torch.zeros_like(y))[:, :, 0], onto(y, self.tasks.device)
         return Task(pair, pair)
 
     def __repr__(self) -> str:

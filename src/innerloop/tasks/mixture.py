@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from innerloop.batches import join, map_tensors
+from innerloop.batches import join, map_tensors, onto
 from innerloop.errors import InputError, nearest
 from innerloop.learner import Batch, Task
 from innerloop.tasks.source import Source, most_together, named_source, on
@@ -85,7 +85,7 @@ class Mixture:
         except (RuntimeError, KeyError, ValueError) as problem:
             raise InputError(f"the tasks of {' and '.join(parts)} differ in shape; make them alike to mix them: {problem}") from problem
         order = modes.argsort(stable=True).argsort()  # from source by source to task by task
-        mixed = map_tensors(lambda t: t[order.to(t.device)], drawn)
+        mixed = map_tensors(lambda t: t[onto(order, t.device)], drawn)
         return mixed._replace(support=Told(mixed.support, modes)) if self.told else mixed
 
     def alone(self, mode: str) -> Self:

@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from innerloop.batches import onto
 from innerloop.errors import InputError, nearest
 from innerloop.learner import Task
 from innerloop.tasks.images import ImageTasks
@@ -106,4 +107,4 @@ def _stacked(tasks: ImageTasks, parts: list[tuple[int, Tensor, Tensor]]) -> tupl
     which = torch.cat([images for _, _, images in parts])
     turn = torch.cat([turn.expand(len(images)) for _, turn, images in parts])
     y = torch.cat([torch.full((len(images),), k) for k, _, images in parts])
-    return tasks.gathered(which[None, :, None], turn[None])[:, :, 0], y[None].to(tasks.device)
+    return tasks.gathered(which[None, :, None], turn[None])[:, :, 0], onto(y[None], tasks.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from innerloop.batches import onto
 from innerloop.errors import InputError, nearest
 from innerloop.images.decode import file, unpacked
 from innerloop.images.pickles import unpickled
@@ -72,7 +73,7 @@ class VectorTasks:
         if split not in self.classes:
             raise InputError(f"the vectors have no split {split!r}; {nearest(split, self.classes)}")
         which, _ = from_blocks(lambda b: chosen(self, split, b), BLOCK, first, count)
-        return shown_and_asked(self.x[self._order[which].to(self.x.device)], self.shots)
+        return shown_and_asked(self.x[onto(self._order[which], self.x.device)], self.shots)
 
     def on(self, device: str) -> Self:
         """The same tasks, gathered on a device."""
