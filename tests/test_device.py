@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import elsewhere
 import numpy
 import pytest
 import torch
-from conftest import EAGER, METHODS, Build, built, image_net, smooth_net
+from conftest import METHODS, Build, built, image_net, of_two_points, smooth_net
 from torch import Tensor, nn
 
 import innerloop as il
@@ -34,7 +35,7 @@ def close(there: Any, here: Any, tolerance: float = 1e-9) -> None:
     torch.testing.assert_close(onto(there, "cpu"), here, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("plan", EAGER, ids=str)
+@pytest.mark.parametrize("plan", [Plan(), Plan(loop=True), Plan(recompute=True, chunk=2)], ids=str)
 def test_a_meta_gradient_is_that_of_the_cpu(plan: Plan, device: str, method: Build, waves: Task) -> None:
     learner = method()
     close(meta_gradient(learner, plan)(onto(learner.prior, device), onto(waves, device)), meta_gradient(learner)(learner.prior, waves))
@@ -201,11 +202,22 @@ def test_policies_are_trained_and_scored_as_on_the_cpu(outer: str, device: str) 
     policy = rl.gaussian_mlp(2, 8, 2, generator=torch.Generator().manual_seed(0))
     plain = il.maml(policy, rl.score(policy) if outer == "trust region" else rl.ratio(policy), steps=1, rate=0.1)
     learner = rl.judged(plain, policy) if outer == "trust region" else rl.promp(plain, policy)
-    how: dict[str, Any] = {} if outer == "trust region" else {"optimizer": il.adam(1e-3), "outer_steps": 2}
-    met = rl.Experience(rl.Navigation(horizon=8), 4)
+    how: dict[str, Any] = (
+        {"outer": partial(rl.trpo, products=3)} if outer == "trust region" else {"optimizer": il.adam(1e-3), "outer_steps": 2}
+    )
+    met = rl.Experience(rl.Navigation(horizon=5), 4)
     there, here = (
         rl.train_policy(learner, met, 2, meta_batch=3, device=where, engine="vmap", progress=False, **how) for where in (device, "cpu")
     )
     close(there.prior, here.prior, 1e-4)
     scores = [rl.evaluate_policy(here, met, steps=2, n_tasks=3, device=where) for where in (device, "cpu")]
     close(scores[0].values, scores[1].values, 1e-4)
+
+
+@pytest.mark.parametrize("plan", [Plan(compiled=True), Plan(stepwise=True, compiled=True)], ids=str)
+def test_what_would_be_compiled_for_a_device_is_the_meta_gradient(
+    plan: Plan, method: Build, waves: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, given: graph)  # Inductor writes no code for it; its graph can be run
+    device, learner, tasks = elsewhere.device(), method(), of_two_points(waves)
+    close(meta_gradient(learner, plan)(onto(learner.prior, device), onto(tasks, device)), meta_gradient(learner)(learner.prior, tasks))
