@@ -200,11 +200,13 @@ def test_measures_are_those_of_the_cpu(name: str, device: str) -> None:
 @pytest.mark.parametrize("outer", ["trust region", "promp"])
 def test_policies_are_trained_and_scored_as_on_the_cpu(outer: str, device: str) -> None:
     policy = rl.gaussian_mlp(2, 8, 2, generator=torch.Generator().manual_seed(0))
-    plain = il.maml(policy, rl.score(policy) if outer == "trust region" else rl.ratio(policy), steps=1, rate=0.1)
-    learner = rl.judged(plain, policy) if outer == "trust region" else rl.promp(plain, policy)
-    how: dict[str, Any] = (
-        {"outer": partial(rl.trpo, products=3)} if outer == "trust region" else {"optimizer": il.adam(1e-3), "outer_steps": 2}
-    )
+    how: dict[str, Any]
+    if outer == "promp":
+        learner = rl.promp(il.maml(policy, rl.ratio(policy), steps=1, rate=0.1), policy)
+        how = {"optimizer": il.adam(1e-3), "outer_steps": 2}
+    else:
+        learner = rl.judged(il.maml(policy, rl.score(policy), steps=1, rate=0.1), policy)
+        how = {"outer": partial(rl.trpo, products=3)}
     met = rl.Experience(rl.Navigation(horizon=5), 4)
     there, here = (
         rl.train_policy(learner, met, 2, meta_batch=3, device=where, engine="vmap", progress=False, **how) for where in (device, "cpu")
