@@ -93,7 +93,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     home = args[0].device if copies else torch.device(NAME if goal is None else goal)
     if copies or name in ("to", "_to_copy"):
         source, later = (args[1], args[2:] == (True,)) if copies else (args[0], kwargs.get("non_blocking"))
-        waited = source.device.type != home.type and not later
+        waited = {source.device.type, home.type} == {"cpu", NAME} and not later
     else:
         _refuse(name, (args, kwargs), home)
         waited = name in FOR_THE_HOST or (name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1]))
