@@ -170,18 +170,32 @@ def test_a_readme_shows_the_longest_run_of_what_has_a_claim(tmp_path: Path) -> N
     assert "iterations 9" in line
 
 
-def test_the_table_in_the_readme_is_that_of_the_committed_results(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["README.md", "results/README.md"])
+def test_the_table_in_the_readme_is_that_of_the_committed_results(name: str, tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     copy = tmp_path / "README.md"
-    copy.write_text((root / "README.md").read_text())
-    report.into_readme(copy, report.markdown(entries(root / "results"), longest=True))
-    assert copy.read_text() == (root / "README.md").read_text()
+    copy.write_text((root / name).read_text())
+    report.into_readme(copy, entries(root / "results"))
+    assert copy.read_text() == (root / name).read_text()
+
+
+def test_a_readme_shows_the_experiments_that_its_mark_names(tmp_path: Path) -> None:
+    listed = entries(write(tmp_path, row(), row(name="maml/sinusoid@release")))
+    file, mark = tmp_path / "README.md", "<!-- results of {}: written by `innerloop report --readme` -->\nold\n" + report.END + "\nafter\n"
+    file.write_text(mark.format("maml/sinusoid@release"))
+    report.into_readme(file, listed)
+    first, *table, last, after = file.read_text().splitlines()
+    assert (first, last, after) == (mark.format("maml/sinusoid@release").splitlines()[0], report.END, "after")
+    assert [line.split("`")[1] for line in table[2:]] == ["maml/sinusoid@release"]
+    file.write_text(mark.format("maml/sinusoid maml/sinusoid@releas"))
+    with pytest.raises(InputError, match=r"shows maml/sinusoid@releas, of which there is no run; .*maml/sinusoid@release"):
+        report.into_readme(file, listed)
 
 
 def test_a_readme_without_a_place_for_the_table_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(InputError, match="has no place for the table"):
-        report.into_readme(tmp_path / "README.md", "table")
+        report.into_readme(tmp_path / "README.md", [])
     assert (tmp_path / "README.md").read_text() == "mine"
 
 

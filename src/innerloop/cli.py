@@ -342,8 +342,8 @@ class Report:
     """files of result lines, or folders of them"""
     html: Path | None = None
     """write one self-contained page here"""
-    readme: Path | None = None
-    """put a table of the longest runs, with what the paper says, between the marks of this file"""
+    readme: tuple[Path, ...] = ()
+    """put a table of the longest runs, with what the paper says, between the marks of these files"""
     figures: Path | None = None
     """write the figure over all experiments into this folder, one a metric"""
 
@@ -357,8 +357,8 @@ def report_(given: Report) -> None:
         )
     table = report.markdown(listed)
     print(table)
-    if given.readme:
-        report.into_readme(given.readme, report.markdown(listed, longest=True))
+    for file in given.readme:
+        report.into_readme(file, listed)
     if not (given.html or given.figures):
         return
     from innerloop import plots

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from innerloop.checkpoint import write_whole
-from innerloop.errors import InputError
+from innerloop.errors import InputError, nearest
 from innerloop.evaluate import Scores, compare
 from innerloop.experiments import RESULT, Experiment
 from innerloop.experiments.experiment import MSE, Metric
@@ -22,6 +23,7 @@ from innerloop.outer import METRICS
 Row = Mapping[str, Any]
 
 BEGIN, END = "<!-- results: written by `innerloop report --readme` -->", "<!-- end of results -->"
+MARK = re.compile(r"<!-- results(?: of (?P<names>[^:]+))?: written by `innerloop report --readme` -->")
 
 
 def read_rows(places: Iterable[Path]) -> list[Row]:
@@ -257,17 +259,24 @@ def _list(steps: Sequence[int]) -> str:
     return f"step {steps[0]}" if len(steps) == 1 else f"steps {', '.join(map(str, steps))}"
 
 
-def into_readme(path: Path, table: str) -> None:
-    """Put the table between the two marks of a file.
+def into_readme(path: Path, listed: Sequence[Entry]) -> None:
+    """Put a table of the longest runs between the two marks of a file, of the experiments that the first one names, or of all.
 
     Raises:
-        InputError: the file lacks them.
+        InputError: the file lacks them, or an experiment that is named has no run.
     """
     text = path.read_text() if path.is_file() else ""
-    if not (BEGIN in text and END in text):
+    found = MARK.search(text)
+    if not found or END not in text[found.end() :]:
         raise InputError(f"{path} has no place for the table; add the lines {BEGIN} and {END}")
-    before, rest = text.split(BEGIN, 1)
-    write_whole(path, f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}")
+    if found["names"]:
+        runs = {e.experiment for e in listed}
+        for name in (names := found["names"].split()):
+            if name not in runs:
+                raise InputError(f"{path} shows {name}, of which there is no run; {nearest(name, runs)}")
+        listed = [e for e in listed if e.experiment in names]
+    after = text[found.end() :].split(END, 1)[1]
+    write_whole(path, f"{text[: found.end()]}\n{markdown(listed, longest=True)}\n{END}{after}")
 
 
 STYLE = """
