@@ -87,6 +87,10 @@ def spoilt(make: Callable[[Path], object]) -> Callable[[Path], Path]:
 BAD_FOLDERS = [
     (lambda folder: folder / "absent", r"there is no folder .*absent; check its name"),
     (lambda folder: folder, r"holds no class folders; give a folder that holds a folder of images for each class"),
+    (
+        lambda folder: (file(folder / "b.zip", b""), file(folder / "a.zip", b""), folder)[-1],
+        r"holds no class folders; its archives are given by name: .*/a.zip .*/b.zip$",
+    ),
     (spoilt(lambda s: (s / "b").mkdir()), r"the class folder .*/set/b has no images"),
     (spoilt(lambda s: (s / "b/c").mkdir(parents=True)), r"the class folder .*/set/b/c has no images"),
     (spoilt(lambda s: file(s / "a/c/1.png", drawn(2))), r"/set/a holds images and folders"),

@@ -48,7 +48,13 @@ def from_folder(
         else:
             found |= {f"{outer.name}/{path.name}": (outer.name, _pictures(path)) for path in inner}
     if not found:
-        raise InputError(f"{folder} holds no class folders; give a folder that holds a folder of images for each class")
+        archives = [str(path) for path in sorted(folder.glob("*.zip"))]
+        would_do = (
+            f"its archives are given by name: {' '.join(archives)}"
+            if archives
+            else "give a folder that holds a folder of images for each class"
+        )
+        raise InputError(f"{folder} holds no class folders; {would_do}")
     decode = Decode(size, grey, invert, release)
     return classes(str(folder), found, lambda path: decode(str(path), path))
 
