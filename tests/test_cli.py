@@ -114,6 +114,7 @@ BAD = [
     (["run", "maml/sinusoid", "--outer-rate", "nan"], "outer_rate is nan; it must be above 0"),
     (["run", "maml/sinusoid", "--shots", "0"], "a task has 0 shots and 10 queries; it needs at least one of each"),
     (["run", "maml/sinusoid", "--device", "tpu9"], "device 'tpu9' cannot be used"),
+    (["run", "maml/navigation", "--device", "tpu9"], "device 'tpu9' cannot be used"),
     (["run", "maml/sinusoid", "--test-tasks", "0", "--iterations", "1"], "test_tasks is 0 and test_steps 10; score at least 1 task"),
     (["run", "maml/sinusoid", "--rate", "-1"], "rate is -1.0; an inner rate must be 0 or more"),
     (["run", "maml/sinusoid", "--hidden", "0"], "the sizes are (1, 0, 0, 1); give inputs, hidden layers"),

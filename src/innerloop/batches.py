@@ -41,15 +41,15 @@ def onto(tree: Any, device: str | torch.device) -> Any:
     Raises:
         InputError: this machine has no such device.
     """
-    goal = torch.device(device)
 
-    def moved(t: Tensor) -> Tensor:
+    def moved(t: Tensor, goal: torch.device) -> Tensor:
         if goal.type == "cuda" and t.device.type == "cpu":
             t = t.pin_memory()  # else the copy would begin when the GPU has done all that it was asked before
         return t.to(goal, non_blocking=goal.type != "cpu")
 
     try:
-        return map_tensors(moved, tree)
+        goal = torch.device(device)
+        return map_tensors(lambda t: moved(t, goal), tree)
     except (RuntimeError, AssertionError) as problem:
         raise InputError(f"device {device!r} cannot be used here ({str(problem).splitlines()[0]}); cpu would do") from problem
 
