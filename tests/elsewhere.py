@@ -7,7 +7,6 @@ of the wrong one), and remembers what the host has to wait for it for.
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,15 +77,6 @@ class Module:
         cls.random = state
 
 
-@cache
-def device() -> str:
-    """The device's name, once torch knows of it."""
-    _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
-    Module.library = torch.library.Library("_", "IMPL")  # kept, as what it registers ends with it
-    Module.library.fallback(_run, "PrivateUse1")  # what makes tensors without being given any
-    return NAME
-
-
 def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     name, goal = op.overloadpacket.__name__, kwargs.get("device")
     copies = name == "copy_"
@@ -133,3 +123,9 @@ def _refuse(name: str, given: Any, home: torch.device) -> None:
         raise RuntimeError(f"{name} is given tensors of {NAME} and of the CPU")
     if (there or home.type == NAME) and any(isinstance(leaf, torch.Generator) for leaf in leaves):
         raise RuntimeError(f"{name} on {NAME} is given a generator of the CPU")
+
+
+# As soon as this is imported: autograd starts its threads at the first backward, for the devices that there are then.
+_setup_privateuseone_for_python_backend(NAME, backend_module=Module())
+Module.library = torch.library.Library("_", "IMPL")  # kept, as what it registers ends with it
+Module.library.fallback(_run, "PrivateUse1")  # what makes tensors without being given any

@@ -1,5 +1,6 @@
 """The same numbers on another device, and no host that waits for it: on a GPU where there is one, and everywhere on one that is made up."""
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,7 @@ from conftest import METHODS, Build, built, image_net, of_two_points, smooth_net
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop import Learner, Mixture, Sinusoids, Task, analysis, rl
+from innerloop import InputError, Learner, Mixture, Sinusoids, Task, analysis, rl
 from innerloop.batches import onto
 from innerloop.device import random_state, undrawn
 from innerloop.engine import ENGINES, Plan, choose, meta_gradient
@@ -27,7 +28,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch can
 @pytest.fixture(params=[elsewhere.NAME, pytest.param("cuda", marks=needs_cuda)])
 def device(request: pytest.FixtureRequest) -> str:
     """Each device in turn."""
-    return elsewhere.device() if request.param == elsewhere.NAME else request.param
+    return request.param
 
 
 def close(there: Any, here: Any, tolerance: float = 1e-9) -> None:
@@ -101,7 +102,7 @@ def learner_of_images() -> Learner:
 
 @pytest.mark.parametrize("name", [*METHODS, "images", "maml++", "multi-maml"])
 def test_the_host_waits_for_nothing_in_an_iteration(name: str) -> None:
-    device, tasks = elsewhere.device(), Sinusoids()
+    device, tasks = elsewhere.NAME, Sinusoids()
     if name == "images":
         learner, tasks = learner_of_images(), drawings()
     elif name == "maml++":
@@ -137,7 +138,7 @@ class Noisy(nn.Module):
 @pytest.mark.parametrize("engine", ["vmap", "loop+recompute"])
 def test_a_continued_run_draws_what_the_device_would_have_drawn(engine: str, device: str, tmp_path: Path) -> None:
     net = Noisy()
-    learner, start = il.maml(net, il.mse(net), steps=2), random_state(elsewhere.device() if device == elsewhere.NAME else device).clone()
+    learner, start = il.maml(net, il.mse(net), steps=2), random_state(device).clone()
     ended = []
     for stops in ([6], [3, 6]):
         random_state(device, start.clone())
@@ -156,7 +157,7 @@ def test_what_is_drawn_aside_is_drawn_again(device: str) -> None:
 
 
 def test_plans_are_timed_until_the_device_is_done(monkeypatch: pytest.MonkeyPatch, waves: Task) -> None:
-    device, learner, clock = elsewhere.device(), built("maml"), [0.0]
+    device, learner, clock = elsewhere.NAME, built("maml"), [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])  # which stands still but where a device is waited for
     monkeypatch.setattr(elsewhere.Module, "synchronize", staticmethod(lambda device=None: clock.append(clock.pop() + 1.0)))
     _, _, seconds = choose(learner, onto(learner.prior, device), onto(waves, device), 1)
@@ -220,6 +221,93 @@ def test_policies_are_trained_and_scored_as_on_the_cpu(outer: str, device: str) 
 def test_what_would_be_compiled_for_a_device_is_the_meta_gradient(
     plan: Plan, method: Build, waves: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, given: graph)  # Inductor writes no code for it; its graph can be run
-    device, learner, tasks = elsewhere.device(), method(), of_two_points(waves)
+    # Inductor writes no code for it; its graph can be run.
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, given, options: graph)
+    device, learner, tasks = elsewhere.NAME, method(), of_two_points(waves)
     close(meta_gradient(learner, plan)(onto(learner.prior, device), onto(tasks, device)), meta_gradient(learner)(learner.prior, tasks))
+
+
+class Recordings:
+    """What a GPU's graphs do, on the CPU: a recording knows what was asked before it since the last beginning, and
+    gives its results where it gave them when it was made; from the next beginning on there may lie anything.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.made: dict[tuple[int, ...], list[Tensor]] = {}
+        self.asked: tuple[int, ...] = ()
+        monkeypatch.setattr(torch._inductor, "compile", self.compile)
+        monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", self.begin)
+
+    def begin(self) -> None:
+        for k in range(len(self.asked)):
+            for t in self.made[self.asked[: k + 1]]:
+                t.fill_(torch.nan if t.is_floating_point() else 0)
+        self.asked = ()
+
+    def compile(self, graph: Any, given: list[Tensor], options: dict[str, Any] | None) -> Callable[..., Any]:
+        if options is None:
+            return graph
+        assert options == {"triton.cudagraphs": True}
+
+        def replay(*leaves: Tensor) -> list[Tensor]:
+            self.asked += (id(graph),)
+            results = graph(*leaves)
+            there = self.made.setdefault(self.asked, [torch.empty_like(t) for t in results])
+            for place, t in zip(there, results, strict=True):
+                place.copy_(t)
+            return there
+
+        return replay
+
+
+RECORDED = [engine for engine in ENGINES if "record" in engine]
+
+
+@pytest.mark.parametrize(("name", "engine"), [*(("maml", engine) for engine in RECORDED), ("l2f", RECORDED[1]), ("mumomaml", RECORDED[2])])
+def test_what_a_recorded_meta_gradient_gives_is_kept_and_it_is_recorded_once(
+    name: str, engine: str, waves: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings, learner = Recordings(monkeypatch), built(name)
+    other = {name: 1.1 * p for name, p in learner.prior.items()}
+    gradient = meta_gradient(learner, Plan.named(engine, chunk=1 if "recompute" in engine else None) or Plan())
+    results, counted = [], []
+    for prior in (learner.prior, other, learner.prior):
+        results.append(gradient(prior, waves))
+        counted.append(len(recordings.made))
+    recordings.begin()
+    for prior, found in zip((learner.prior, other, learner.prior), results, strict=True):
+        close(found, meta_gradient(learner)(prior, waves))
+    assert counted == [counted[0]] * 3
+    assert 1 <= counted[0] <= (3 * len(learner.steps) + 1 if "step" in engine or "recompute" in engine else 1)
+
+
+def test_auto_takes_what_is_recorded_where_it_is_the_fastest(monkeypatch: pytest.MonkeyPatch, waves: Task) -> None:
+    Recordings(monkeypatch)
+    module, learner = sys.modules[choose.__module__], built("maml")
+    with pytest.raises(InputError, match=r"engine vmap\+compile\+record is of NVIDIA GPUs, and the device is cpu; vmap\+compile would do"):
+        choose(learner, learner.prior, waves, 1, Plan(compiled=True, recorded=True))
+    monkeypatch.setattr(module, "records", lambda device: True)
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def told(learner: Learner, plan: Plan) -> Callable[..., Any]:
+        """A meta-gradient that takes 8 ms; compiled 4, and recorded 2 from its third call on."""
+        calls, gradient = [], meta_gradient(learner, plan)
+
+        def run(params: Any, tasks: Any) -> Any:
+            calls.append(None)
+            clock[0] += 0.002 if plan.recorded and len(calls) > 2 else 0.004 if plan.compiled else 0.008
+            return gradient(params, tasks)
+
+        return run
+
+    monkeypatch.setattr(module, "meta_gradient", told)
+    plan, gradient, seconds = choose(learner, learner.prior, waves, 10**5)
+    assert str(plan) == "vmap+compile+record"
+    taken = {"vmap": 8, "vmap+compile": 4, "vmap+compile+record": 2}
+    assert {key: round(1000 * s) for key, s in seconds.items() if "vmap" in key} == {
+        **{f"one iteration, {name}": s for name, s in taken.items()},
+        "compiling vmap+compile": 4,
+        "compiling vmap+compile+record": 10,
+    }
+    close(gradient(learner.prior, waves), meta_gradient(learner)(learner.prior, waves))

@@ -16,7 +16,7 @@ from innerloop import InputError, Learner, Sinusoids, Task, meta_loss
 from innerloop.batches import one
 from innerloop.engine import ENGINES, Plan, choose, compiled, meta_gradient
 from innerloop.engine import choose as choosing
-from innerloop.engine.compiled import compiled_vjp
+from innerloop.engine.compiled import Builder, compiled_vjp
 from innerloop.engine.stepwise import stepwise, with_product
 from innerloop.params import Params
 from innerloop.steps import descend
@@ -150,10 +150,10 @@ def test_the_product_of_a_compiled_function_sees_what_was_drawn() -> None:
 
 def test_equal_graphs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, leaves: calls.append(graph) or graph)
-    known: dict[Any, Any] = {}
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, leaves, options: calls.append(graph) or graph)
+    build = Builder()
     offset = torch.ones(2)
-    f, g, h = (compiled(f, known) for f in (lambda b: b["x"] + 1, lambda b: b["x"] + 1, lambda b: b["x"] + offset))
+    f, g, h = (compiled(f, build) for f in (lambda b: b["x"] + 1, lambda b: b["x"] + 1, lambda b: b["x"] + offset))
     two, three = {"x": torch.zeros(2)}, {"x": torch.zeros(3)}
     assert f(two).tolist() == g(two).tolist() == h(two).tolist() == [1, 1]
     assert len(calls) == 2
@@ -199,8 +199,10 @@ def test_only_what_moves_is_kept_for_each_task(waves: Task) -> None:
 
 def test_engines_have_names() -> None:
     assert ("auto", *map(str, (Plan.named(name) for name in ENGINES[1:]))) == ENGINES
-    assert len(ENGINES) == 13
+    assert len(ENGINES) == 19
     assert Plan.named("auto") is None
+    with pytest.raises(InputError, match="a plan is recorded and not compiled; only what is compiled can be recorded"):
+        Plan(recorded=True)
 
 
 def test_auto_times_the_candidates_and_says_so() -> None:

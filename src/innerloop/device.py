@@ -37,6 +37,11 @@ def undrawn(device: str | torch.device) -> Iterator[None]:
             random_state(where, state)
 
 
+def records(device: str | torch.device) -> bool:
+    """Whether the device can record what is asked of it, and be asked for all of that as one."""
+    return torch.device(device).type == "cuda"
+
+
 def finish(device: str | torch.device) -> None:
     """Wait until the device has done all that it was asked."""
     if torch.device(device).type != "cpu":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from innerloop.batches import count, some
-from innerloop.device import device_of, finish
+from innerloop.device import device_of, finish, records
 from innerloop.engine.memory import free_memory, peak_memory
 from innerloop.engine.plan import MetaGradient, Plan, meta_gradient
 from innerloop.errors import InputError
@@ -51,17 +51,21 @@ def choose(
         InputError: the plan was given, and does not compile here.
     """
     seconds: dict[str, float] = {}
+    device = device_of(params)
     if plan is not None:
+        if plan.recorded and not records(device):
+            raise InputError(f"engine {plan} is of NVIDIA GPUs, and the device is {device}; {replace(plan, recorded=False)} would do")
         if not plan.compiled:
             return plan, meta_gradient(learner, plan), seconds
         try:
             return plan, _compiled(learner, params, tasks, plan, seconds, say), seconds
         except Exception as problem:
-            eager = replace(plan, compiled=False)
+            eager = replace(plan, compiled=False, recorded=False)
             raise InputError(f"engine {plan} does not work here: {_line(problem)}; {eager} would do") from problem
 
     found = {plan: meta_gradient(learner, plan) for plan in _uncompiled(learner, params, tasks, chunk, seconds)}
-    for candidate in _worth_compiling(learner, list(found), seconds, iterations, count(tasks)):
+    worth = _worth_compiling(learner, list(found), seconds, iterations, count(tasks))
+    for candidate in worth + [replace(plan, recorded=True) for plan in worth if records(device)]:
         try:
             found[candidate] = _compiled(learner, params, tasks, candidate, seconds, say)
         except Exception as problem:  # whatever the compiler or the C++ behind it raises: the run can go on without
@@ -109,7 +113,8 @@ def _compiled(
 ) -> MetaGradient:
     say("compiling")
     gradient, start = meta_gradient(learner, plan), time.perf_counter()
-    gradient(params, tasks)
+    for _ in range(3 if plan.recorded else 1):  # its first call runs, its second records, its third asks as all that follow
+        gradient(params, tasks)
     finish(device_of(params))
     seconds[f"compiling {plan}"] = time.perf_counter() - start
     seconds[_key(plan)] = _timed(gradient, params, tasks)

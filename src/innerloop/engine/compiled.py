@@ -13,13 +13,40 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from innerloop.batches import map_tensors
 from innerloop.engine.factored import factored
 
 Built = Callable[..., Any]
-Known = dict[Any, Built]
 
 
-def compiled(f: Callable[..., Any], known: Known | None = None) -> Callable[..., Any]:
+class Builder:
+    """Builds graphs by Inductor, equal ones once.
+
+    Args:
+        recorded: what the host asks of an NVIDIA GPU in a graph is recorded when it first runs, and asked again as one
+            (a CUDA graph): what it gives is written over once ``torch.compiler.cudagraph_mark_step_begin`` was called.
+    """
+
+    def __init__(self, recorded: bool = False):
+        self._options = {"triton.cudagraphs": True} if recorded else None
+        self._built: dict[Any, Built] = {}
+
+    def __call__(self, graph: GraphModule, leaves: list[Tensor]) -> Built:
+        """``graph`` built for tensors like these."""
+        key = (graph.code, _shapes(leaves), *(id(t) for t in _constants(graph)))
+        if key not in self._built:
+            from torch.fx.experimental.symbolic_shapes import ShapeEnv  # here, as it brings sympy, which takes longer than all of innerloop
+
+            # Fake tensors of fixed shapes: of real ones Inductor takes every size for a variable.
+            # And with a shape environment, though no shape varies: without one its cache on disk is not used.
+            fake = FakeTensorMode(shape_env=ShapeEnv())
+            fixed = [fake.from_tensor(t, static_shapes=True) for t in leaves]
+            with torch.no_grad(), tracing(TracingContext(fake)):
+                self._built[key] = torch._inductor.compile(graph, fixed, self._options)  # type: ignore[attr-defined]
+        return self._built[key]
+
+
+def compiled(f: Callable[..., Any], build: Builder | None = None) -> Callable[..., Any]:
     """``f`` of nested tuples, lists and dicts of tensors, compiled at its first call with tensors of such shapes.
 
     Tracing runs the Python of ``f`` once and keeps the operations, those of nested
@@ -27,18 +54,17 @@ def compiled(f: Callable[..., Any], known: Known | None = None) -> Callable[...,
     is read at the first call. Products of thin matrices are kept as their factors (``factored``).
 
     Args:
-        known: what was built before, by graph; functions that share it and turn out to be the
-            same graph are built once.
+        build: of functions that share it and turn out to be the same graph, one is built.
 
     >>> twice = compiled(lambda batch: {"y": 2 * batch["x"]})
     >>> twice({"x": torch.ones(2)})
     {'y': tensor([2., 2.])}
     """
-    built = {} if known is None else known
+    build = build or Builder()
 
     def finish(graph: GraphModule, leaves: list[Tensor]) -> Built:
         thinner = factored(graph)
-        return _built(_traced(thinner, leaves) if thinner else graph, leaves, built)
+        return build(_traced(thinner, leaves) if thinner else graph, leaves)
 
     return _graphed(f, finish)
 
@@ -69,7 +95,7 @@ def _graphed(f: Callable[..., Any], finish: Callable[[GraphModule, list[Tensor]]
     return run
 
 
-def compiled_vjp(f: Callable[..., Any], known: Known | None = None) -> Callable[..., tuple[Any, Callable[[Any], Any]]]:
+def compiled_vjp(f: Callable[..., Any], build: Builder | None = None) -> Callable[..., tuple[Any, Callable[[Any], Any]]]:
     """``(x, *rest) → (f(x, *rest), v ↦ vᵀ ∂f/∂x)``, both compiled.
 
     The graph of f and of its product is traced as one and cut in two where the least has to be
@@ -86,11 +112,11 @@ def compiled_vjp(f: Callable[..., Any], known: Known | None = None) -> Callable[
         value, product, *_ = vjp(lambda x: f(x, *rest), x)
         return value, product(v)[0]
 
-    return compiled_linear(both, f, known)
+    return compiled_linear(both, f, build)
 
 
 def compiled_linear(
-    both: Callable[..., tuple[Any, Any]], example: Callable[..., Any], known: Known | None = None
+    both: Callable[..., tuple[Any, Any]], example: Callable[..., Any], build: Builder | None = None
 ) -> Callable[..., tuple[Any, Callable[[Any], Any]]]:
     """``both: (v, *inputs) → (value, what is linear in v)`` as ``(*inputs) → (value, v ↦ what is linear in v)``, both compiled.
 
@@ -104,8 +130,8 @@ def compiled_linear(
     >>> times(torch.tensor(3.0))
     tensor(3.)
     """
-    known = {} if known is None else known
-    cut = _by_shape(lambda leaves, layout: _cut(both, example, leaves, layout, known))
+    build = build or Builder()
+    cut = _by_shape(lambda leaves, layout: _cut(both, example, leaves, layout, build))
 
     def run(*inputs: Any) -> tuple[Any, Callable[[Any], Any]]:
         leaves, layout = pytree.tree_flatten(inputs)
@@ -122,7 +148,7 @@ def compiled_linear(
 
 
 def _cut(
-    both: Callable[..., tuple[Any, Any]], example: Callable[..., Any], leaves: list[Tensor], layout: Any, known: Known
+    both: Callable[..., tuple[Any, Any]], example: Callable[..., Any], leaves: list[Tensor], layout: Any, build: Builder
 ) -> tuple[Built, Any, Built, Any]:
     """``(leaves) → (value, kept)``, the layout of that value, ``(kept, v) → what is linear in v``, and its layout."""
     like, like_layouts = _flat(example, layout)
@@ -151,8 +177,8 @@ def _cut(
     value_layout, through_layout = layouts[-1]
     with tracing(TracingContext(FakeTensorMode())):
         ahead, back = min_cut_rematerialization_partition(graph, [*leaves, *vs], num_fwd_outputs=value_layout.num_leaves)
-    built_back = _by_shape(lambda given, _: _built(back, given, known))
-    return _built(ahead, leaves, known), value_layout, lambda *given: built_back(list(given), None)(*given), through_layout
+    built_back = _by_shape(lambda given, _: build(back, given))
+    return build(ahead, leaves), value_layout, lambda *given: built_back(list(given), None)(*given), through_layout
 
 
 def _flat(f: Callable[..., Any], layout: Any) -> tuple[Callable[..., list[Tensor]], list[Any]]:
@@ -173,20 +199,6 @@ def _traced(flat: Callable[..., list[Tensor]], leaves: list[Tensor]) -> GraphMod
         return make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
 
 
-def _built(graph: GraphModule, leaves: list[Tensor], known: Known) -> Built:
-    key = (graph.code, _shapes(leaves), *(id(t) for t in _constants(graph)))
-    if key not in known:
-        from torch.fx.experimental.symbolic_shapes import ShapeEnv  # here, as it brings sympy, which takes longer than all of innerloop
-
-        # Fake tensors of fixed shapes: of real ones Inductor takes every size for a variable.
-        # And with a shape environment, though no shape varies: without one its cache on disk is not used.
-        fake = FakeTensorMode(shape_env=ShapeEnv())
-        fixed = [fake.from_tensor(t, static_shapes=True) for t in leaves]
-        with torch.no_grad(), tracing(TracingContext(fake)):
-            known[key] = torch._inductor.compile(graph, fixed)  # type: ignore[attr-defined]
-    return known[key]
-
-
 def _by_shape(make: Callable[[list[Tensor], Any], Any]) -> Callable[[list[Tensor], Any], Any]:
     """What ``make`` gives for tensors of such shapes, in such a layout: made at the first call, and kept."""
     made: dict[Any, Any] = {}
@@ -198,6 +210,16 @@ def _by_shape(make: Callable[[list[Tensor], Any], Any]) -> Callable[[list[Tensor
         return made[key]
 
     return remembered
+
+
+def replayed(f: Callable[..., Any]) -> Callable[..., Any]:
+    """``f``, whose compiled parts are recorded: each call goes through the same recordings, and what it gives is the caller's to keep."""
+
+    def run(*inputs: Any) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()
+        return map_tensors(torch.clone, f(*inputs))
+
+    return run
 
 
 def _shapes(leaves: Any) -> tuple[Any, ...]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch.func import grad_and_value
 
 from innerloop.batches import chunks, count, one
 from innerloop.device import device_of
-from innerloop.engine.compiled import compiled, compiled_vjp
+from innerloop.engine.compiled import Builder, compiled, compiled_vjp, replayed
 from innerloop.engine.memory import keep_freed_memory
 from innerloop.engine.stepwise import stepwise
 from innerloop.errors import InputError, nearest
@@ -21,10 +20,8 @@ from innerloop.params import Params
 
 MetaGradient = Callable[[Params, Task], tuple[Params, Tensor]]
 
-ENGINES = (
-    "auto",
-    *("+".join(part for part in parts if part) for parts in product(("vmap", "loop"), ("", "stepwise", "recompute"), ("", "compile"))),
-)
+_NAMES = product(("vmap", "loop"), ("", "stepwise", "recompute"), ("", "compile", "compile+record"))
+ENGINES = ("auto", *("+".join(filter(None, parts)) for parts in _NAMES))
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,8 @@ class Plan:
         recompute: stepwise, and of all steps but the last only the parameters are kept, and the step
             is computed a second time: memory of one step, for a third more work.
         compiled: by ``torch.compile``'s Inductor, inner gradients and all; pays for itself in long runs.
+        recorded: compiled, and what is asked of an NVIDIA GPU is recorded once and then asked as one (CUDA graphs);
+            for networks so small that the GPU waits for the host.
     """
 
     loop: bool = False
@@ -47,11 +46,16 @@ class Plan:
     stepwise: bool = False
     recompute: bool = False
     compiled: bool = False
+    recorded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.recorded and not self.compiled:
+            raise InputError("a plan is recorded and not compiled; only what is compiled can be recorded")
 
     def __str__(self) -> str:
         chunk = f", {self.chunk} tasks at a time" if self.chunk and not self.loop else ""
         path = "recompute" if self.recompute else "stepwise" if self.stepwise else ""
-        parts = ("loop" if self.loop else "vmap", path, "compile" if self.compiled else "")
+        parts = ("loop" if self.loop else "vmap", path, "compile" if self.compiled else "", "record" if self.recorded else "")
         return "+".join(part for part in parts if part) + chunk
 
     @staticmethod
@@ -61,7 +65,9 @@ class Plan:
             raise InputError(f"no engine {engine!r}; {nearest(engine, ENGINES)}")
         if chunk is not None and chunk < 1:
             raise InputError(f"chunk is {chunk}; give the number of tasks that fit in memory together, 1 or more")
-        return None if engine == "auto" else Plan("loop" in engine, chunk, "stepwise" in engine, "recompute" in engine, "compile" in engine)
+        parts = engine.split("+")
+        chosen = (part in parts for part in ("stepwise", "recompute", "compile", "record"))
+        return None if engine == "auto" else Plan("loop" in parts, chunk, *chosen)
 
 
 def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
@@ -76,15 +82,16 @@ def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
     ({'net.weight': tensor([[-0.2500]])}, tensor(0.1250))
     """
     keep_freed_memory()
-    built: dict[Any, Any] = {}
+    build = Builder(plan.recorded)
     if plan.recompute or plan.stepwise:
-        pieces = (partial(compiled, known=built), partial(compiled_vjp, known=built)) if plan.compiled else ()
+        pieces = (partial(compiled, build=build), partial(compiled_vjp, build=build)) if plan.compiled else ()
         piece = stepwise(learner, plan.loop, plan.recompute, *pieces)
     else:
         piece = grad_and_value(task_loss(learner) if plan.loop else meta_loss(learner))
         # torch.compile has no double backward through autograd; a graph of nested torch.func.grad
         # has it written out. So the gradient is taken inside of what is compiled.
-        piece = compiled(piece, built) if plan.compiled else piece
+        piece = compiled(piece, build) if plan.compiled else piece
+    piece = replayed(piece) if plan.recorded else piece
 
     def whole(params: Params, tasks: Task) -> tuple[Params, Tensor]:
         n = count(tasks)

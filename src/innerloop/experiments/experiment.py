@@ -77,7 +77,7 @@ class Options:
     quick: bool = False
     """shrink to seconds"""
     engine: str = "auto"
-    """auto, or vmap or loop, with +recompute and +compile as wanted"""
+    """auto, or vmap or loop, with +stepwise or +recompute, and +compile or +compile+record (on NVIDIA GPUs), as wanted"""
     chunk: int | None = None
     """tasks in memory together"""
     device: str = "cpu"
