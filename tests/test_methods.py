@@ -12,7 +12,7 @@ import innerloop as il
 from innerloop import Learner, Task, meta_loss
 from innerloop.batches import count, map_tensors, one
 from innerloop.engine import Plan, meta_gradient
-from innerloop.models.rewrite import for_inner_loops
+from innerloop.models.exchange import exchanged, exchanges
 from innerloop.params import named, within
 
 Build = Callable[..., Learner]
@@ -402,14 +402,15 @@ def test_plain_batch_normalisation_is_the_layer_it_replaces(affine: bool) -> Non
     for p in norm.parameters():
         nn.init.normal_(p)
     shared = nn.Sequential(norm, nn.Sequential(norm, nn.Dropout(0.5)))
-    plain = for_inner_loops(shared.eval())
-    assert plain[0] is plain[1][0], "a layer used twice is one layer"  # pyright: ignore[reportIndexIssue]
-    assert plain[1][1] is shared[1][1], "other layers are the network's own"  # pyright: ignore[reportIndexIssue]
-    assert plain.state_dict().keys() == shared.state_dict().keys()
-    torch.testing.assert_close(plain(x), shared(x))
-    torch.testing.assert_close(plain[0](x[..., 0, 0]), nn.functional.batch_norm(x[..., 0, 0], None, None, norm.weight, norm.bias, True))  # pyright: ignore[reportIndexIssue]
-    assert for_inner_loops(norm.train()) is not norm
-    assert for_inner_loops(linear := nn.Linear(1, 1)) is linear
+    plain = exchanges(shared.eval())
+    assert [layer for layer, _ in plain] == [norm], "a layer used twice is one layer, others are the network's own"
+    expected = shared(x), nn.functional.batch_norm(x[..., 0, 0], None, None, norm.weight, norm.bias, True)
+    with exchanged(plain):
+        assert "forward" in norm.__dict__
+        torch.testing.assert_close((shared(x), norm(x[..., 0, 0])), expected)
+    assert "forward" not in norm.__dict__
+    assert [layer for layer, _ in exchanges(norm.train())] == [norm]
+    assert exchanges(nn.Linear(1, 1)) == []
 
 
 def test_running_statistics_are_refused_while_they_would_be_updated() -> None:

@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import differences
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import vmap
 
 import innerloop as il
-from innerloop import Task
+from innerloop import Task, meta_loss
 from innerloop.engine import Plan, meta_gradient
+from innerloop.losses import model
 from innerloop.models import kernels
-from innerloop.models.conv import Conv, Convolution, Gather, NormalisedPool, Patches, Pool, Spread
-from innerloop.models.rewrite import for_inner_loops
+from innerloop.models.conv import Conv, Gather, Patches, Pool, Spread
+from innerloop.models.exchange import InTurn, Joined, exchanged, exchanges
+from innerloop.params import named
 
 built = pytest.mark.skipif(kernels.library() is None, reason="no C++ compiler to build the kernels with")
 
@@ -55,12 +58,12 @@ def test_first_and_second_derivatives(name: str) -> None:
 def test_a_convolution_is_the_layer_it_replaces(size: int, stride: int, padding: int, bias: bool) -> None:
     conv = nn.Conv2d(3, 4, size, stride, padding, bias=bias).double()
     x = numbers(2, 3, 9, 8)
-    ours = for_inner_loops(conv)
-    assert isinstance(ours, Convolution)
-    torch.testing.assert_close(ours(x), conv(x))
-    torch.testing.assert_close(ours(x[0]), conv(x[0]))  # a single image without a batch
+    assert [layer for layer, _ in exchanges(conv)] == [conv]
+    torch.testing.assert_close(ours(conv)(x), conv(x))
+    torch.testing.assert_close(ours(conv)(x[0]), conv(x[0]))  # a single image without a batch
     several = torch.stack([conv.weight, 2 * conv.weight, -conv.weight])
-    found = vmap(lambda w: torch.func.functional_call(ours, {"weight": w}, (x,)))(several)
+    with exchanged(exchanges(conv)):
+        found = vmap(lambda w: torch.func.functional_call(conv, {"weight": w}, (x,)))(several)
     torch.testing.assert_close(found, torch.stack([torch.func.functional_call(conv, {"weight": w}, (x,)) for w in several]))
 
 
@@ -71,7 +74,19 @@ def test_a_convolution_is_the_layer_it_replaces(size: int, stride: int, padding:
     ids=["groups", "dilation", "same", "oblong", "circular", "1d"],
 )  # fmt: skip
 def test_other_convolutions_stay_torchs(conv: nn.Module) -> None:
-    assert for_inner_loops(conv) is conv
+    assert exchanges(conv) == []
+
+
+def ours(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network as losses run it."""
+    return lambda x: model(net)(named("net", net), x)
+
+
+def joins(net: nn.Module) -> list[Joined]:
+    """Layers of the network that are run as one, where it runs whole."""
+    row = dict(exchanges(net))[net]
+    assert isinstance(row, InTurn)
+    return [piece for piece in row.pieces if isinstance(piece, Joined)]
 
 
 def block(activation: nn.Module, affine: bool = True) -> nn.Sequential:
@@ -87,14 +102,10 @@ def block(activation: nn.Module, affine: bool = True) -> nn.Sequential:
 def test_a_block_is_the_layers_it_replaces(activation: nn.Module, affine: bool, size: tuple[int, int], dtype: torch.dtype) -> None:
     """In bfloat16, which the kernels do not serve, by torch's own operations."""
     net = block(activation, affine).to(dtype)
-    ours = for_inner_loops(net)
-    assert [type(layer) for layer in ours.children()] == [Convolution, NormalisedPool, nn.Identity, nn.Identity]
-    assert dict(ours.named_parameters()).keys() == dict(net.named_parameters()).keys()
+    assert [len(joined.layers) for joined in joins(net)] == [4]
     x = numbers(6, 3, *size).detach().to(dtype)
     tolerance = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.1}[dtype]
-    torch.testing.assert_close(ours(x), net(x), rtol=tolerance, atol=tolerance)
-    twice = nn.Sequential(net[1], net[1])
-    assert twice[0] is twice[1]
+    torch.testing.assert_close(ours(net)(x), net(x), rtol=tolerance, atol=tolerance)
 
 
 @built
@@ -102,7 +113,7 @@ def test_a_mean_far_from_zero_costs_no_accuracy() -> None:
     norm = nn.BatchNorm2d(1, track_running_stats=False)
     x = 1000 + numbers(8, 1, 16, 16).detach().float()
     expected = nn.functional.max_pool2d(torch.relu(norm.double()(x.double())), 2).float()
-    torch.testing.assert_close(NormalisedPool(norm.float(), nn.ReLU())(x), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(ours(nn.Sequential(norm.float(), nn.ReLU(), nn.MaxPool2d(2)))(x), expected, rtol=1e-3, atol=1e-3)
 
 
 def images(n: int = 2, size: int = 8) -> Task:
@@ -164,11 +175,9 @@ def test_torchs_layers_may_follow_under_vmap(after: nn.Module, whole: bool) -> N
 def test_blocks_within_a_row_of_layers() -> None:
     """Channels stay innermost from block to block where a convolution comes next, and nowhere else."""
     net = nn.Sequential(block(nn.ReLU()), nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 1))), block(nn.ReLU()), nn.Conv2d(3, 4, 1))
-    pools = [layer for layer in for_inner_loops(net).modules() if isinstance(layer, NormalisedPool)]
-    assert [pool.innermost for pool in pools] == [True, True]
+    assert [joined.together.args[0][-1].keywords["innermost"] for joined in joins(net)] == [True, True]  # type: ignore[attr-defined]
     twice = nn.Sequential(net[0], net[1], net[0], nn.Flatten())
-    pools = [layer for layer in for_inner_loops(twice).modules() if isinstance(layer, NormalisedPool)]
-    assert [pool.innermost for pool in pools] == [True, False]
+    assert [joined.together.args[0][-1].keywords["innermost"] for joined in joins(twice)] == [True, False]  # type: ignore[attr-defined]
 
 
 def test_a_layer_may_come_twice_in_a_row_of_layers() -> None:
@@ -176,15 +185,19 @@ def test_a_layer_may_come_twice_in_a_row_of_layers() -> None:
     relu = nn.ReLU()
     net = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.BatchNorm2d(4, track_running_stats=False)).double()
     x = numbers(2, 3, 8, 8)
-    torch.testing.assert_close(for_inner_loops(net)(x), net(x))
+    torch.testing.assert_close(ours(net)(x), net(x))
 
 
 def test_layers_with_hooks_are_left_alone() -> None:
     net, seen = block(nn.ReLU()), []
-    net[2].register_forward_hook(lambda *args: seen.append(1))
-    ours = for_inner_loops(net)
-    ours(numbers(2, 3, 4, 4).detach())
-    assert seen == [1]
+    hook = net[2].register_forward_hook(lambda *args: seen.append(1))
+    run, x = ours(net), numbers(2, 3, 4, 4).detach()
+    run(x)
+    hook.remove()
+    late = [part.register_forward_hook(lambda part, given, y: seen.append(y)) for part in (net[0], net)]
+    torch.testing.assert_close(run(x), net(x))
+    torch.testing.assert_close(seen[1], net[0](x), msg="with its bias, as somebody looks")
+    assert len(seen) == 1 + len(late) + len(late) + 1, "by our run, by its own, and by its part's"
 
 
 def test_without_a_compiler_torchs_layers_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -196,8 +209,126 @@ def test_without_a_compiler_torchs_layers_do(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(kernels, "library", kernels.cache(kernels.library.__wrapped__))
     net, x = block(nn.ReLU()), numbers(2, 3, 4, 4).detach()
     with pytest.warns(UserWarning, match=r"without innerloop's own kernels, slower: g\+\+: fatal error: no cc1plus; install g\+\+"):
-        torch.testing.assert_close(for_inner_loops(net)(x), net(x))
+        torch.testing.assert_close(ours(net)(x), net(x))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for_inner_loops(net)(x)
+        ours(net)(x)
     assert list(tmp_path.rglob("*.so")) == []
+
+
+class Listed(nn.Module):
+    """Reaches its layers by a list, by a method that it keeps, by slices and one by one, and asks what they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.block, self.head = nn.Conv2d(1, 3, 3, padding=1), block(nn.ReLU()), nn.Linear(3 + 4 + 4 + 4, 2)
+        self.again, self.order, self.path = self.first, [self.first], self.widened
+
+    def widened(self, x: Tensor) -> Tensor:
+        for layer in self.order:
+            x = layer(x)
+        return x + self.again.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.path(x)
+        before = self.block[:3](x)
+        seen = [x, before, self.block[0](x), self.block[3](before)]
+        assert [isinstance(layer, nn.ReLU) for layer in self.block] == [False, False, True, False]
+        return self.head(torch.cat([t.mean((2, 3)) for t in seen], 1)) + self.block(x).mean()
+
+
+def test_a_network_may_call_its_layers_as_it_likes() -> None:
+    net, x = Listed().double(), numbers(5, 1, 6, 6).detach()
+    params = {name: p + 0.3 * torch.randn_like(p) for name, p in named("net", net).items()}
+    own = {name.removeprefix("net."): p for name, p in params.items()}
+    torch.testing.assert_close(model(net)(params, x), torch.func.functional_call(net, own, (x,)))
+    learner = il.maml(net, il.cross_entropy(net), rate=1.0)
+    before, after = learner.adapt(params, (x, torch.tensor([0, 1, 0, 1, 0])))
+    assert [name for name, p in before.items() if torch.equal(p, after[name])] == []
+    assert all("forward" not in part.__dict__ for part in net.modules()), "it stays as it is"
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
+
+
+def normalising(norm: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Tanh(), nn.Flatten(), nn.Linear(16, 2))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "layer norm": (lambda: nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 2)), (3,)),
+    "layer norm of images": (lambda: normalising(nn.LayerNorm([4, 2, 2])), (3, 4, 4)),
+    "layer norm without weights": (lambda: normalising(nn.LayerNorm(2, elementwise_affine=False)), (3, 4, 4)),
+    "instance norm": (lambda: normalising(nn.InstanceNorm2d(4, affine=True)), (3, 4, 4)),
+    "group norm": (lambda: normalising(nn.GroupNorm(2, 4)), (3, 4, 4)),
+    "attention": (Attending, (3, 4)),
+    "a transformer's layer": (
+        lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(12, 2)),
+        (3, 4),
+    ),
+    "a transformer's layer in test": (
+        lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.Flatten(), nn.Linear(12, 2)).eval(),
+        (3, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_networks_meta_gradient_is_exact_under_vmap(name: str) -> None:
+    made, shape = NETWORKS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = made().double()
+        for p in net.parameters():
+            nn.init.normal_(p, std=0.5)
+    x = numbers(2, 6, *shape).detach()
+    tasks = Task((x, torch.arange(12).view(2, 6) % 2), (x.flip(1), torch.arange(12).view(2, 6) % 2))
+    torch.testing.assert_close(model(net)(named("net", net), x[0]), net(x[0]))
+    learner = il.maml(net, il.cross_entropy(net), steps=2, rate=0.3)
+    gradient, _ = meta_gradient(learner)(learner.prior, tasks)
+    torch.testing.assert_close(gradient, differences(lambda p: meta_loss(learner)(p, tasks), learner.prior), rtol=1e-5, atol=1e-7)
+
+
+def test_a_layer_norm_says_what_does_not_fit() -> None:
+    with pytest.raises(RuntimeError, match=r"normalized_shape=\[8\]"):
+        ours(nn.LayerNorm(8))(torch.ones(2, 4))
+    single = nn.InstanceNorm2d(3)
+    torch.testing.assert_close(ours(nn.Sequential(single, nn.Linear(2, 2)))(numbers(3, 2, 2).float()).shape, torch.Size([3, 2, 2]))
+
+
+def test_in_test_nothing_is_dropped_out() -> None:
+    net = nn.Sequential(nn.Linear(1, 16), nn.Dropout(0.5), nn.ReLU(), nn.Linear(16, 1))
+    learner, tasks = il.maml(net, il.mse(net), steps=2, rate=0.05), il.Sinusoids(shots=5)
+    scores = [il.evaluate(learner, tasks, n_tasks=10).values for _ in range(2)]
+    predictions = [il.predict(learner, ([[0.0], [1.0]], [[0.0], [0.8]]), [[0.5]]) for _ in range(2)]
+    runs = [il.train(learner, tasks, 2, meta_batch=2, validation_tasks=n, progress=False) for n in (3, 3)]
+    assert [part.training for part in net.modules()] == [True] * 5, "the network itself stays as it is"
+    assert torch.equal(*scores)
+    assert torch.equal(*predictions)
+    x = torch.ones(50, 1)
+    assert not torch.equal(model(net)(learner.prior, x), model(net)(learner.prior, x)), "training drops out"
+    assert not torch.equal(runs[0].prior["net.0.weight"], runs[1].prior["net.0.weight"])
+    net.eval()
+    assert torch.equal(il.evaluate(learner, tasks, n_tasks=10).values, scores[0]), "what is said later counts"
+    assert torch.equal(model(net)(learner.prior, x), model(net)(learner.prior, x))
+
+
+def test_frozen_parameters_stay() -> None:
+    frozen = nn.Linear(1, 8).requires_grad_(False)
+    net = nn.Sequential(frozen, nn.ReLU(), nn.Linear(8, 1))
+    learner = il.maml(net, il.mse(net), steps=2, rate=0.1)
+    assert list(learner.prior) == ["net.2.weight", "net.2.bias"]
+    trained = il.train(learner, il.Sinusoids(), 3, progress=False)
+    assert list(trained.prior) == ["net.2.weight", "net.2.bias"]
+    for p in frozen.parameters():
+        p.fill_(0.0)
+    assert il.predict(trained, ([[0.0], [1.0]], [[0.0], [0.8]]), [[0.5], [0.7]]).unique().numel() == 1, "the network's own are used"
+    net.requires_grad_(False)
+    with pytest.raises(il.InputError, match="Sequential has no parameters to learn"):
+        il.maml(net, il.mse(net))

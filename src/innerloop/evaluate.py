@@ -16,6 +16,7 @@ from innerloop.engine import each_task, in_precision
 from innerloop.errors import InputError
 from innerloop.explain import try_one
 from innerloop.learner import Learner, Task
+from innerloop.losses import in_test
 from innerloop.params import Params
 from innerloop.tasks import Source, Told, most_together, on
 
@@ -126,7 +127,7 @@ def evaluate(
         return onto(drawn, device)
 
     try_one(going, prior, onto(there.draw(split, 0, 1), device))
-    with in_precision("float32", device):
+    with in_precision("float32", device), in_test():
         values = each_task(scores, prior, draw, n_tasks, chunk or most_together(there))
     values = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
     return Scores(values, f"{n_tasks} of {split!r}, {digest.hexdigest()}")
@@ -192,7 +193,7 @@ def adapted(learner: Learner, support: tuple[Any, Any], steps: int | None = None
     if len(x) != len(y):
         raise InputError(f"the support has {len(x)} x but {len(y)} y; give one y for each x")
     going = learner if steps is None else learner.taking(steps)
-    with torch.no_grad():
+    with torch.no_grad(), in_test():
         params = going.adapt(learner.prior, (x, y))[-1]
     if wrong := [name for name, p in params.items() if not p.isfinite().all()]:
         raise InputError(
@@ -225,7 +226,7 @@ def predict_with(learner: Learner, params: Params, x: Any) -> Tensor:
     """Predictions at ``x`` of parameters that ``adapted`` gave."""
     if learner.model is None:
         raise InputError("the learner has no model to predict with; build it from a network")
-    with torch.no_grad():
+    with torch.no_grad(), in_test():
         return learner.model(params, *_given(learner, [x]))
 
 

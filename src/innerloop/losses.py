@@ -1,6 +1,8 @@
 """Losses of a network on one task's batch ``(x, y)``; ``mse`` is the papers' for regression."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch.nn import functional
 
 from innerloop.errors import InputError
 from innerloop.learner import Batch
-from innerloop.models.rewrite import for_inner_loops
+from innerloop.models.exchange import exchanged, exchanges
 from innerloop.params import Params, under
 
 
@@ -19,20 +21,25 @@ class Model:
     """``(params, x) → net(x)`` with the parameters under ``net.``, made by ``model``.
 
     Args:
-        net: as it was given; what is run is the same with layers whose higher derivatives are right.
+        net: runs as it is, but for layers whose higher derivatives torch has not right (``models.exchange``).
     """
 
     def __init__(self, net: nn.Module):
         self.net = net
-        self._run = for_inner_loops(net)
+        self._exchanges = exchanges(net)
+        self._frozen = {name: p for name, p in net.named_parameters() if not p.requires_grad}
 
     def __call__(self, params: Params, x: Any) -> Any:
         own = under(params, "net")
         if own and isinstance(x, Tensor) and x.is_floating_point() and not any(p.dtype == x.dtype for p in own.values()):
             kept = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in own.values()}))
             raise InputError(f"x is {str(x.dtype).removeprefix('torch.')} but the network is {kept}; convert one of them")
+        if self.net.training and (tested := _TESTED.get()) is not None:
+            tested += [(part, part.training) for part in self.net.modules()]
+            self.net.eval()
         try:
-            y = call(self._run, own, x)
+            with exchanged(self._exchanges):
+                y = call(self.net, {**self._frozen, **own}, x)
         except RuntimeError as problem:
             if isinstance(x, Tensor) and any(sign in str(problem) for sign in ("shapes cannot be multiplied", "same dtype")):
                 kind = str(x.dtype).removeprefix("torch.")
@@ -41,6 +48,22 @@ class Model:
         if isinstance(y, Tensor) and y.dtype is torch.bfloat16 and torch.is_autocast_enabled(y.device.type):
             return y.float()  # the network may be of low precision, what compares its predictions may not
         return y
+
+
+_TESTED: ContextVar[list[tuple[nn.Module, bool]] | None] = ContextVar("networks that are in test", default=None)
+
+
+@contextmanager
+def in_test() -> Iterator[None]:
+    """Within the block networks run as after ``net.eval()``: nothing is dropped out."""
+    tested: list[tuple[nn.Module, bool]] = []
+    token = _TESTED.set(tested)
+    try:
+        yield
+    finally:
+        _TESTED.reset(token)
+        for part, training in tested:
+            part.training = training
 
 
 def model(net: nn.Module) -> Model:

@@ -15,12 +15,12 @@ Patterns = str | Sequence[str]
 
 
 def named(prefix: str, net: nn.Module) -> Params:
-    """The network's parameters as a fresh dict, each name under ``prefix``.
+    """The network's parameters as a fresh dict, each name under ``prefix``; without those that require no gradient, which stay as they are.
 
     >>> list(named("net", nn.Linear(2, 1)))
     ['net.weight', 'net.bias']
     """
-    return {f"{prefix}.{name}": p.detach().clone() for name, p in net.named_parameters()}
+    return {f"{prefix}.{name}": p.detach().clone() for name, p in net.named_parameters() if p.requires_grad}
 
 
 def under(params: Params, prefix: str) -> Params:

@@ -18,6 +18,7 @@ from innerloop.engine import Plan, choose, each_task, in_precision
 from innerloop.errors import Diverged, InputError, positive
 from innerloop.explain import diverged, try_one
 from innerloop.learner import Learner, Task, task_loss
+from innerloop.losses import in_test
 from innerloop.outer import CHECKPOINT, Row, State, Stopped, adam, finished, open_log, place, signals
 from innerloop.params import Params
 from innerloop.progress import bar
@@ -254,6 +255,6 @@ def _phases(learner: Learner, phases: Mapping[int, Learner]) -> dict[int, Learne
 
 
 def _validate(learner: Learner, params: Params, tasks: Source, n: int, device: str) -> float:
-    with undrawn(device):  # a net's dropout draws here too; training must not depend on it
+    with undrawn(device), in_test():
         draw = lambda first, count: onto(tasks.draw("val", first, count), device)  # noqa: E731
         return each_task(task_loss(learner), params, draw, n, most_together(tasks)).mean().item()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from innerloop.analysis.tasks import of_each
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Task
-from innerloop.losses import Model, call
-from innerloop.params import Params, under
+from innerloop.losses import Model
+from innerloop.params import Params
 from innerloop.tasks import Source
 
 PREPARATION, ADAPTATION = "preparation", "adaptation"
@@ -40,8 +40,8 @@ def cka(x: Tensor, y: Tensor) -> Tensor:
 def reuse(learner: Learner, tasks: Source, n_tasks: int = 50, *, split: str = "test", device: str = "cpu") -> Mapping[str, Params]:
     """CKA of each layer's output on the query before and after each level of adaptation, by level and layer, ``[tasks]``.
 
-    Layers are the network's parts that have parameters. Where CKA stays near 1 a layer's features are reused, and
-    where it falls they are learned anew.
+    Layers are the network's parts that have parameters, or the network itself where it has no parts. Where CKA stays
+    near 1 a layer's features are reused, and where it falls they are learned anew.
 
     Args:
         learner: of a network; ``preparation`` is there where steps prepare the network of the prior, ``adaptation`` where
@@ -62,7 +62,8 @@ def reuse(learner: Learner, tasks: Source, n_tasks: int = 50, *, split: str = "t
     """
     if not isinstance(learner.model, Model):
         raise InputError("the learner is not of a network whose layers could be looked at; build it of an nn.Module")
-    net, names = learner.model.net, [name for name, part in learner.model.net.named_children() if any(True for _ in part.parameters())]
+    model = learner.model
+    names = [name for name, part in model.net.named_children() if any(True for _ in part.parameters())] or [""]
     begins = learner.prepared and any(name.startswith("net.") for name in learner.prior)  # not so where preparation chooses the network
     levels = [*([PREPARATION] if begins else []), *([ADAPTATION] if len(learner.steps) > learner.prepared else [])]
 
@@ -74,7 +75,7 @@ def reuse(learner: Learner, tasks: Source, n_tasks: int = 50, *, split: str = "t
         ends = {PREPARATION: (path[0], path[learner.prepared]), ADAPTATION: (path[learner.prepared], path[-1])}
         rows = []
         for level in levels:
-            before, after = (_outputs(net, names, point, task.query[0]) for point in ends[level])
+            before, after = (_outputs(model, names, point, task.query[0]) for point in ends[level])
             rows.append(torch.stack([cka(before[name], after[name]) for name in names]))
         return torch.stack(rows)
 
@@ -82,11 +83,11 @@ def reuse(learner: Learner, tasks: Source, n_tasks: int = 50, *, split: str = "t
     return {level: dict(zip(names, found[:, k].unbind(1), strict=True)) for k, level in enumerate(levels)}
 
 
-def _outputs(net: nn.Module, names: list[str], params: Params, x: Tensor) -> dict[str, Tensor]:
+def _outputs(model: Model, names: list[str], params: Params, x: Tensor) -> dict[str, Tensor]:
     """What each named part of the network gives on the way of x through it."""
     found: dict[str, Tensor] = {}
-    with _watched(net, names, found):
-        call(net, under(params, "net"), x)
+    with _watched(model.net, names, found):
+        model(params, x)
     return found
 
 

@@ -30,7 +30,7 @@ def head_of(net: nn.Module) -> str:
     >>> head_of(nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1)))
     'net.2'
     """
-    owner = ("", *(name for name, _ in net.named_parameters()))[-1].rpartition(".")[0]
+    owner = ("", *(name for name, p in net.named_parameters() if p.requires_grad))[-1].rpartition(".")[0]
     if not owner:
         raise InputError(f"{type(net).__name__} has no layer that could be its head; name what may move with maml(only=…)")
     return f"net.{owner}"

@@ -56,7 +56,7 @@ def maml_plus_plus(
     if steps < 1:
         raise InputError(f"steps is {steps}; MAML++ learns something for every step, so take 1 or more")
     inside = {id(p) for layer in net.modules() if isinstance(layer, _BatchNorm) for p in layer.parameters()}
-    norms = [f"net.{name}" for name, p in net.named_parameters() if id(p) in inside]
+    norms = [f"net.{name}" for name, p in net.named_parameters() if p.requires_grad and id(p) in inside]
     base = per_step_rates(net, loss, steps, rate, only=["net", *(f"-{name}" for name in norms)], first_order=first_order)
     if not norms:
         return replace(base, weights=weights)

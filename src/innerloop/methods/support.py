@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from innerloop.errors import InputError
 from innerloop.learner import Batch, Learner
 from innerloop.losses import supervised
 from innerloop.methods.gradient import maml
-from innerloop.models.norm import BatchStatistics, FirstStatistics
+from innerloop.models.norm import by_batch, is_by_batch
 from innerloop.params import Params
 
 SHOWN = "shown.x"
@@ -48,13 +49,13 @@ def by_support(
     if examples < 2:
         raise InputError(f"the support has {examples} examples; a variance needs 2 or more")
     own = deepcopy(net)
-    layers = [name for name, layer in own.named_modules() if BatchStatistics.replaces(layer)]
+    layers = [layer for layer in own.modules() if is_by_batch(layer)]
     if not layers:
         raise InputError(
             f"{type(net).__name__} has no BatchNorm with track_running_stats=False; build it with one, or take the method alone"
         )
-    for name in layers:
-        own.set_submodule(name, FirstStatistics(own.get_submodule(name), examples))  # pyright: ignore[reportArgumentType]
+    for layer in layers:
+        layer.forward = partial(by_batch, layer, first=examples)
     base = method(own, supervised(own, compare), **how)
     assert base.model is not None, "a learner of a network has its model"
     plain = base.model

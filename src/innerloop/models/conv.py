@@ -15,98 +15,74 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from innerloop.models import kernels
-from innerloop.models.norm import BatchStatistics, normalised
+from innerloop.models.norm import by_batch, is_by_batch
 
 
-class Convolution(nn.Module):
-    """A square ``nn.Conv2d`` of one group, whose parameters it shares; channels stay innermost in memory.
+def reads_innermost(layer: nn.Module) -> bool:
+    """Whether the layer is a convolution of the kind that ``convolved`` runs: square, of one group."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and type(layer).forward is nn.Conv2d.forward
+        and "forward" not in layer.__dict__
+        and layer.groups == 1
+        and layer.dilation == (1, 1)
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+        and len({*layer.kernel_size}) == len({*layer.stride}) == len({*layer.padding}) == 1
+    )
+
+
+def convolved(conv: Any, x: Tensor, centred: bool = False) -> Tensor:
+    """What an ``nn.Conv2d`` gives; channels stay innermost in memory.
 
     Args:
-        centred: a normalisation by the batch comes next, which takes any bias away again: then
-            none is added, and its gradient is 0 instead of what rounding leaves.
+        centred: without its bias.
     """
-
-    weight: nn.Parameter
-    bias: nn.Parameter | None
-    stride: int
-    padding: int
-
-    def __init__(self, conv: nn.Conv2d, centred: bool = False):
-        super().__init__()
-        self.centred = centred
-        self.stride, self.padding = conv.stride[0], int(conv.padding[0])
-        self.weight, self.bias = conv.weight, conv.bias  # pyright: ignore[reportAttributeAccessIssue]
-
-    @staticmethod
-    def replaces(layer: nn.Module) -> bool:
-        """Whether the layer is of the kind that this can stand for."""
-        return (
-            type(layer) is nn.Conv2d
-            and layer.groups == 1
-            and layer.dilation == (1, 1)
-            and layer.padding_mode == "zeros"
-            and not isinstance(layer.padding, str)
-            and len({*layer.kernel_size}) == len({*layer.stride}) == len({*layer.padding}) == 1
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.centred else self.bias
-        if x.ndim != 4 or not kernels.serves(x, self.weight):
-            return nn.functional.conv2d(x, self.weight, bias, self.stride, self.padding)
-        y: Any = Conv.apply(x, self.weight, self.stride, self.padding)
-        return y if bias is None else y + bias.view(-1, 1, 1)
+    bias, stride, padding = None if centred else conv.bias, conv.stride[0], int(conv.padding[0])
+    if x.ndim != 4 or not kernels.serves(x, conv.weight):
+        return nn.functional.conv2d(x, conv.weight, bias, stride, padding)
+    y: Any = Conv.apply(x, conv.weight, stride, padding)
+    return y if bias is None else y + bias.view(-1, 1, 1)
 
 
-class NormalisedPool(nn.Module):
+def pools(norm: nn.Module, activation: nn.Module, pool: nn.Module) -> bool:
+    """Whether the three layers in a row are of the kind that ``rectified_pool`` runs as one."""
+    return (
+        type(norm) is nn.BatchNorm2d
+        and is_by_batch(norm)
+        and (type(activation) is nn.ReLU or (type(activation) is nn.LeakyReLU and activation.negative_slope >= 0))
+        and type(pool) is nn.MaxPool2d
+        and (pool.kernel_size, pool.stride) in ((2, 2), ((2, 2), (2, 2)))
+        and (pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices) == (0, 1, False, False)
+    )
+
+
+def rectified_pool(norm: Any, activation: Any, x: Tensor, innermost: bool = False) -> Tensor:
     """Batch normalisation, an activation that never falls, and 2 × 2 max-pooling, in one pass over the images.
 
     As both maps are monotone, pooling may come first: by the maximum where γ ≥ 0, else by the
     minimum. Then all but a sum of x and of x² is done on a quarter of the numbers.
 
     Args:
-        norm: a ``BatchNorm2d`` without running statistics; its parameters are shared.
+        norm: a ``BatchNorm2d`` without running statistics.
         activation: such as ReLU.
-        innermost: leave channels innermost in memory, for a ``Convolution`` that comes next;
+        innermost: leave channels innermost in memory, for a convolution that comes next;
             under vmap, some of torch's layers refuse that order.
     """
-
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-
-    def __init__(self, norm: nn.BatchNorm2d, activation: nn.Module, innermost: bool = False):
-        super().__init__()
-        self.innermost = innermost
-        self.eps, self.act = norm.eps, activation
-        self.register_parameter("weight", norm.weight)
-        self.register_parameter("bias", norm.bias)
-
-    @staticmethod
-    def replaces(norm: nn.Module, activation: nn.Module, pool: nn.Module) -> bool:
-        """Whether the three layers in a row are of the kind that this can stand for."""
-        return (
-            type(norm) is nn.BatchNorm2d
-            and BatchStatistics.replaces(norm)
-            and (type(activation) is nn.ReLU or (type(activation) is nn.LeakyReLU and activation.negative_slope >= 0))
-            and type(pool) is nn.MaxPool2d
-            and (pool.kernel_size, pool.stride) in ((2, 2), ((2, 2), (2, 2)))
-            and (pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices) == (0, 1, False, False)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not kernels.serves(x) or min(x.shape[2:]) < 2:
-            return nn.functional.max_pool2d(self.act(normalised(x, self.weight, self.bias, self.eps)), 2)
-        weight = x.new_ones(x.shape[1]) if self.weight is None else self.weight
-        images = x.movedim(1, -1)[None]
-        sign = torch.where(weight >= 0, 1.0, -1.0).to(x.dtype).detach()[None]
-        shift = images[:, 0, 0, 0].detach()
-        total, square, z = Pool.apply(images, sign, shift)
-        points = x.numel() // x.shape[1]
-        off = total / points
-        scale = weight * (square / points - off.square() + self.eps).rsqrt()
-        y = z * scale[:, None, None, None] - ((off + shift) * scale)[:, None, None, None]
-        y = self.act(y if self.bias is None else y + self.bias)
-        y = y[0].movedim(-1, 1)
-        return y if self.innermost else y.contiguous()
+    if not kernels.serves(x) or min(x.shape[2:]) < 2:
+        return nn.functional.max_pool2d(activation(by_batch(norm, x)), 2)
+    weight = x.new_ones(x.shape[1]) if norm.weight is None else norm.weight
+    images = x.movedim(1, -1)[None]
+    sign = torch.where(weight >= 0, 1.0, -1.0).to(x.dtype).detach()[None]
+    shift = images[:, 0, 0, 0].detach()
+    total, square, z = Pool.apply(images, sign, shift)
+    points = x.numel() // x.shape[1]
+    off = total / points
+    scale = weight * (square / points - off.square() + norm.eps).rsqrt()
+    y = z * scale[:, None, None, None] - ((off + shift) * scale)[:, None, None, None]
+    y = activation(y if norm.bias is None else y + norm.bias)
+    y = y[0].movedim(-1, 1)
+    return y if innermost else y.contiguous()
 
 
 def _grouped(function: Any, info: Any, in_dims: Any, *given: Any) -> Any:
