@@ -83,6 +83,16 @@ def test_weights_must_fit_the_path() -> None:
     with pytest.raises(InputError, match="4 weights for a path of 3 points"):
         replace(built("maml"), weights=(0.25,) * 4)
     assert replace(built("maml"), weights=(0.2, 0.3, 0.5)).taking(1).weights == (0.3, 0.5)
+    with pytest.raises(InputError, match="4 weights for a path of 3 points"):
+        replace(built("l2f"), weights=(0.25,) * 4)  # its attenuation only prepares
+    assert replace(built("l2f"), weights=(0.2, 0.3, 0.5)).taking(0).weights == (0.5,)
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan(loop=True)], ids=str)
+def test_support_and_query_are_of_as_many_tasks(plan: Plan, waves: Task) -> None:
+    fewer = Task(tuple(t[:2] for t in waves.support), waves.query)
+    with pytest.raises(InputError, match="a batch stacks 2 and 3 tasks; support and query must have as many"):
+        meta_gradient(built("maml"), plan)(built("maml").prior, fewer)
 
 
 @pytest.mark.parametrize("plan", STEPWISE, ids=str)

@@ -75,6 +75,12 @@ def test_a_classifier_takes_images_in_every_form() -> None:
         numpy.testing.assert_allclose(FewShotClassifier(classifier()).fit(same, names).predict_proba(same), probabilities, rtol=1e-5)
 
 
+def test_a_learner_that_compares_is_a_classifier_too() -> None:
+    x, y = bars()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8, bias=False))
+    assert FewShotClassifier(il.prototypical(net, 3)).fit(x, y).score(x, y) == 1
+
+
 def test_surplus_outputs_are_ignored() -> None:
     x, y = bars()
     learner = classifier(ways=5)

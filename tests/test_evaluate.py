@@ -113,6 +113,41 @@ def test_the_rate_is_chosen_on_validation_tasks() -> None:
     assert tried[1e20] == float("inf")
 
 
+@pytest.mark.parametrize("highest", [True, False])
+def test_a_rate_that_diverges_is_not_chosen(highest: bool) -> None:
+    distance = lambda prediction, y: (prediction - y).abs().mean()
+    best, tried = tune(lambda rate: learner(rate=rate), (1e20, 0.01, 1e-4), SOURCE, 3, 10, metric=distance, highest=highest)
+    assert tried[1e20] == torch.inf
+    assert best == (1e-4 if highest else 0.01)
+    with pytest.raises(InputError, match=r"diverges at each of the rates 1e\+20, 1e\+30; try smaller ones"):
+        tune(lambda rate: learner(rate=rate), (1e20, 1e30), SOURCE, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("values", "median"),
+    [
+        ([1.0, 2.0, torch.inf, torch.inf, torch.inf], torch.inf),
+        ([torch.inf, 1.0, 2.0, torch.inf], torch.inf),
+        ([3.0, 1.0, 2.0, torch.inf], 2.5),
+    ],
+)
+def test_the_median_is_infinite_where_half_of_the_tasks_are(values: list[float], median: float) -> None:
+    assert Scores(torch.tensor(values)[:, None]).median.tolist() == [median]
+
+
+def test_a_score_may_be_a_number_of_hits_and_tasks_of_low_precision() -> None:
+    hits = il.evaluate(learner(), SOURCE, n_tasks=4, metric=lambda prediction, y: (prediction > y).sum())
+    assert hits.mean[0] == hits.values[:, 0].sum() / 4
+    net = nn.Linear(1, 1).bfloat16()
+    low = il.from_function(lambda g: Task(*[(torch.randn(2, 1, generator=g).bfloat16(),) * 2] * 2))
+    assert il.evaluate(il.maml(net, il.mse(net)), low, n_tasks=3).values.isfinite().all()
+
+
+def test_a_split_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="no split 'tset'; did you mean test"):
+        il.evaluate(learner(), SOURCE, split="tset")
+
+
 def test_prediction_adapts_first() -> None:
     x, y = [[0.0], [1.0], [2.0]], [[1.0], [0.0], [1.0]]
     support = (torch.tensor(x), torch.tensor(y))

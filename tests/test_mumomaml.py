@@ -313,7 +313,8 @@ def _film(**how: Any) -> Learner:
         (lambda: il.Mixture({}), "there are 0 sources"),
         (lambda: il.Mixture({"a": il.Sinusoids()}).alone("b"), "there is no mode 'b'"),
         (lambda: il.Mixture({"a": il.Sinusoids()}, shares=(1, 2)), r"1 sources with shares \[1, 2\]"),
-        (lambda: il.Mixture({"a": il.Sinusoids(3), "b": il.Sinusoids(4)}).draw("train", 0, 2), "tasks of a and b differ in shape"),
+        (lambda: il.Mixture({"a": il.Sinusoids(3), "b": il.Sinusoids(4, seed=1)}).draw("train", 0, 2), "tasks of a and b differ in shape"),
+        (lambda: il.Mixture({"a": il.Sinusoids(), "b": il.Sinusoids(noise=1.0)}), r"a and b are both Sinusoids of seed 0.*seed=1\)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said(make: Callable[[], Any], message: str) -> None:

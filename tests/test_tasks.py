@@ -143,6 +143,16 @@ def test_a_function_of_its_own_may_make_the_test_tasks() -> None:
     assert source.draw("test", 0, 2).support[0].shape == (2, 1, 1)
 
 
+def test_tasks_of_different_sizes_are_taken_one_by_one() -> None:
+    def some_points(generator: torch.Generator) -> Task:
+        x = torch.rand(int(torch.randint(2, 8, (), generator=generator)), 1, generator=generator)
+        return Task((x, x), (x[:1], x[:1]))
+
+    source, net = il.from_function(some_points, together=1), il.mlp(1, 4, 1)
+    trained = il.train(il.maml(net, il.mse(net)), source, 4, meta_batch=1, validation_tasks=5, progress=False)
+    assert il.evaluate(trained, source, n_tasks=6).values.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -152,7 +162,7 @@ def test_a_function_of_its_own_may_make_the_test_tasks() -> None:
         (lambda g: Task(torch.zeros(1), torch.tensor(float("inf"))), "the query of task 0 of 'train' holds NaN or infinity"),
         (
             lambda g: Task(torch.zeros(1), torch.zeros(int(torch.randint(1, 50, (), generator=g)))),
-            "tasks 0 to 2 of 'train' differ in shape",
+            "tasks 0 to 2 of 'train' differ in shape, so that they cannot be stacked.*give from_function together=1",
         ),
     ],
 )

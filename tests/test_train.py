@@ -24,6 +24,7 @@ import innerloop as il
 from innerloop import Diverged, InputError, Learner, Sinusoids, Task, experiments
 from innerloop.batches import one
 from innerloop.engine import meta_gradient
+from innerloop.losses import model
 from innerloop.train import train
 
 SOURCE = Sinusoids()
@@ -386,6 +387,20 @@ def test_shapes_and_kinds_of_numbers_are_checked_before_the_first_iteration() ->
     conv = nn.Conv2d(1, 1, 3)
     with pytest.raises(InputError, match=r"the loss of a task with tensors of shapes \[5, 1\], .* cannot be computed: .*see that they fit"):
         il.train(il.maml(conv, il.mse(conv)), source(), 1, progress=False)
+    other, points = il.mlp(1, 3, 1), lambda params, batch: (model(il.mlp(1, 8, 1))(params, batch[0]) - batch[1]).square()
+    for wrong, message in [
+        (il.maml(other, il.mse(nn.Linear(1, 1))), r"cannot be computed: Error\(s\) in .*Linear: .*key\(s\).*see that they fit"),
+        (replace(learner(), loss=points, steps=()), r"the loss of one task must be a scalar, not of shape \[5, 1\]; reduce it to its mean"),
+        (replace(learner(), steps=(lambda params, batch: None,)), "cannot be computed: 'NoneType' object has no attribute"),
+        (il.maltml(learner()), "cannot be computed: 'tuple' object has no attribute 'support'"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            il.train(wrong, source(), 1, progress=False)
+    with pytest.raises(InputError, match="tasks is a function and no source; make one of a function with innerloop"):
+        il.train(learner(), lambda g: None, 1, progress=False)  # type: ignore[arg-type]
+    for setting in ("iterations", "meta_batch", "validation_tasks"):
+        with pytest.raises(InputError, match=f"{setting} is 2.5; it must be a whole number from 0 on"):
+            il.train(learner(), source(), **{"iterations": 1, setting: 2.5}, progress=False)
     with pytest.raises(InputError, match=r"a batch must be a pair \(x, y\), not Tensor of shape \[5, 1\]"):
         il.train(learner(), il.from_function(lambda g: Task(torch.ones(5, 1), torch.ones(5, 1))), 1, progress=False)
 

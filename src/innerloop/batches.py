@@ -55,8 +55,15 @@ def onto(tree: Any, device: str | torch.device) -> Any:
 
 
 def count(tasks: Any) -> int:
-    """How many tasks a batch stacks."""
-    return len(tensors(tasks)[0])
+    """How many tasks a batch stacks.
+
+    Raises:
+        InputError: its tensors stack different numbers.
+    """
+    numbers = {len(t) for t in tensors(tasks)}
+    if len(numbers) > 1:
+        raise InputError(f"a batch stacks {' and '.join(map(str, sorted(numbers)))} tasks; support and query must have as many")
+    return numbers.pop()
 
 
 def some(tasks: Any, first: int, last: int) -> Any:

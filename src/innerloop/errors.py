@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral
 
 
 class InputError(ValueError):
@@ -21,6 +22,13 @@ def positive(**settings: float) -> None:
     for name, value in settings.items():
         if not value > 0:
             raise InputError(f"{name} is {value}; it must be above 0")
+
+
+def whole(**settings: int) -> None:
+    """Refuse settings that are no whole numbers from 0 on."""
+    for name, value in settings.items():
+        if not isinstance(value, Integral) or value < 0:
+            raise InputError(f"{name} is {value}; it must be a whole number from 0 on")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

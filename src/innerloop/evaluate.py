@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from innerloop import checkpoint
 from innerloop.batches import one, onto, tensors
 from innerloop.checkpoint import PRIOR
 from innerloop.engine import each_task, in_precision
-from innerloop.errors import InputError
+from innerloop.errors import InputError, nearest
 from innerloop.explain import try_one
 from innerloop.learner import Learner, Task
 from innerloop.losses import in_test
 from innerloop.params import Params
-from innerloop.tasks import Source, Told, most_together, on
+from innerloop.tasks import SPLITS, Source, Told, most_together, on
 
 Metric = Callable[[Any, Any], Tensor]
 
@@ -29,7 +30,7 @@ class Scores:
 
     Args:
         values: ``[tasks, steps + 1]``; column k is after k steps. A task whose adaptation
-            diverged scores infinity, and then so does the mean: nothing is left out.
+            diverged scores infinity, and then so does the mean, whichever is the better end: nothing is left out.
         tasks: which tasks they are, so that only scores of the same ones are compared.
     """
 
@@ -43,8 +44,9 @@ class Scores:
 
     @property
     def median(self) -> Tensor:
-        """Median over tasks, ``[steps + 1]``."""
-        return self.values.quantile(0.5, dim=0)
+        """Median over tasks, ``[steps + 1]``; infinite where half of the tasks are."""
+        low, high = (self.values.quantile(0.5, dim=0, interpolation=side) for side in ("lower", "higher"))
+        return torch.where(low == high, low, low + (high - low) / 2)  # infinity is not away from itself
 
     @property
     def sd(self) -> Tensor:
@@ -94,13 +96,15 @@ def evaluate(
         device: such as ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: no tasks are asked for, or a metric of a learner without a model.
+        InputError: no such split, no tasks are asked for, or a metric of a learner without a model.
 
     >>> from innerloop import Sinusoids, maml, mlp, mse
     >>> net = mlp(1, 8, 1)
     >>> evaluate(maml(net, mse(net)), Sinusoids(shots=5), steps=10, n_tasks=20).values.shape
     torch.Size([20, 11])
     """
+    if split not in SPLITS:
+        raise InputError(f"no split {split!r}; {nearest(split, SPLITS)}")
     if n_tasks < 1 or (chunk is not None and chunk < 1):
         raise InputError(f"n_tasks is {n_tasks} and chunk {chunk}; both must be 1 or more")
     going = learner if steps is None else learner.taking(steps)
@@ -123,13 +127,14 @@ def evaluate(
         plain = drawn._replace(support=drawn.support.batch) if isinstance(drawn.support, Told) else drawn
         for k in range(count):
             for t in tensors(one(plain, k)):  # equal for equal tasks, whatever made them
-                digest.update(f"{t.dtype}{list(t.shape)}".encode() + t.cpu().contiguous().numpy().tobytes())
+                digest.update(f"{t.dtype}{list(t.shape)}".encode() + t.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return onto(drawn, device)
 
     try_one(going, prior, onto(there.draw(split, 0, 1), device))
     with in_precision("float32", device), in_test():
         values = each_task(scores, prior, draw, n_tasks, chunk or most_together(there))
-    values = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+    values = values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     return Scores(values, f"{n_tasks} of {split!r}, {digest.hexdigest()}")
 
 
@@ -160,7 +165,7 @@ def tune(
 ) -> tuple[float, dict[float, float]]:
     """The inner rate with the smallest mean score over tasks of ``val`` and steps 1 … ``steps``.
 
-    Returns it and the score of every rate; one that diverges scores infinity.
+    Returns it and the score of every rate; one that diverges scores infinity, and is not taken.
 
     Args:
         metric: as in ``evaluate``.
@@ -168,7 +173,7 @@ def tune(
         score: in the place of ``evaluate``, of the same arguments.
 
     Raises:
-        InputError: there is no rate or no step to choose by.
+        InputError: there is no rate or no step to choose by, or every rate diverges.
     """
     if not rates or steps < 1:
         raise InputError(f"there are {len(rates)} rates and {steps} steps; give at least one of each")
@@ -176,7 +181,9 @@ def tune(
         rate: score(built(rate), tasks, steps, n_tasks, split="val", metric=metric, device=device).values[:, 1:].mean().item()
         for rate in rates
     }
-    return (max if highest else min)(scores, key=lambda rate: scores[rate]), scores
+    if not (finite := [rate for rate in rates if isfinite(scores[rate])]):
+        raise InputError(f"adaptation diverges at each of the rates {', '.join(f'{rate:g}' for rate in rates)}; try smaller ones")
+    return (max if highest else min)(finite, key=lambda rate: scores[rate]), scores
 
 
 def adapted(learner: Learner, support: tuple[Any, Any], steps: int | None = None) -> Params:
@@ -241,7 +248,7 @@ def check_classes(learner: Learner, x: Any, classes: int) -> None:
         InputError: it has fewer; surplus outputs do no harm.
     """
     start = learner.taking(0)
-    outputs = predict_with(start, adapted(start, (x, torch.zeros(len(x), dtype=torch.long))), x)
+    outputs = predict_with(start, adapted(start, (x, torch.arange(len(x)) % classes)), x)
     if outputs.ndim != 2 or outputs.shape[1] < classes:
         has = f"{outputs.shape[1]} outputs" if outputs.ndim == 2 else f"outputs of shape {list(outputs.shape[1:])}"
         raise InputError(

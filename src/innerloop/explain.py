@@ -23,9 +23,10 @@ def try_one(learner: Learner, params: Params, batch: Task) -> None:
             task_loss(learner)(params, one(batch, 0))
     except InputError:
         raise
-    except (RuntimeError, TypeError, IndexError, KeyError) as problem:
+    except (RuntimeError, TypeError, IndexError, KeyError, AttributeError, ValueError) as problem:
         shapes = ", ".join(str(list(t.shape)) for t in tensors(one(batch, 0)))
-        line = str(problem).strip().splitlines()[0]
+        first, *rest = (line.strip() for line in str(problem).strip().splitlines() or [type(problem).__name__])
+        line = f"{first} {rest[0]}" if first.endswith(":") and rest else first
         raise InputError(
             f"the loss of a task with tensors of shapes {shapes} cannot be computed: {line}; see that they fit network and loss"
         ) from problem

@@ -48,10 +48,9 @@ class Learner:
     weights: Sequence[float] = (1.0,)
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.weights) <= len(self.steps) + 1:
-            raise InputError(
-                f"{len(self.weights)} weights for a path of {len(self.steps) + 1} points; give one for each of the last points"
-            )
+        points = len(self.steps) - self.prepared + 1
+        if not 1 <= len(self.weights) <= points:
+            raise InputError(f"{len(self.weights)} weights for a path of {points} points; give one for each of the last points")
 
     def adapt(self, params: Params, support: Batch | list[Batch]) -> list[Params]:
         """The whole path: ``params``, then the parameters after each step."""
@@ -71,7 +70,7 @@ class Learner:
         wanted = self.prepared + steps
         if steps < 0 or (wanted > len(self.steps) == self.prepared):
             raise InputError(f"cannot take {steps} steps with a learner of {len(self.steps) - self.prepared}; 0 would do")
-        return replace(self, steps=(self.steps + self.steps[-1:] * steps)[:wanted], weights=self.weights[-wanted - 1 :])
+        return replace(self, steps=(self.steps + self.steps[-1:] * steps)[:wanted], weights=self.weights[-steps - 1 :])
 
 
 def task_loss(learner: Learner) -> Loss:
@@ -80,6 +79,8 @@ def task_loss(learner: Learner) -> Loss:
     def loss(params: Params, task: Task) -> Tensor:
         points = learner.adapt(params, task.support)[-len(learner.weights) :]
         losses = [w * learner.loss(p, task.query) for w, p in zip(learner.weights, points, strict=True)]
+        if losses[0].ndim:
+            raise InputError(f"the loss of one task must be a scalar, not of shape {list(losses[0].shape)}; reduce it to its mean")
         return sum(losses[1:], losses[0])
 
     return loss

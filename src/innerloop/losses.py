@@ -16,6 +16,9 @@ from innerloop.learner import Batch
 from innerloop.models.exchange import exchanged, exchanges
 from innerloop.params import Params, under
 
+_MISFITS = ("shapes cannot be multiplied", "same dtype", "expected scalar type", "both arguments to linear", "input to conv")
+"""What torch says of an input that does not fit the network."""
+
 
 class Model:
     """``(params, x) → net(x)`` with the parameters under ``net.``, made by ``model``.
@@ -41,7 +44,7 @@ class Model:
             with exchanged(self._exchanges):
                 y = call(self.net, {**self._frozen, **own}, x)
         except RuntimeError as problem:
-            if isinstance(x, Tensor) and any(sign in str(problem) for sign in ("shapes cannot be multiplied", "same dtype")):
+            if isinstance(x, Tensor) and any(sign in str(problem) for sign in _MISFITS):
                 kind = str(x.dtype).removeprefix("torch.")
                 raise InputError(f"the network does not take x of shape {list(x.shape)} and kind {kind}: {problem}") from problem
             raise

@@ -15,7 +15,7 @@ from innerloop import checkpoint
 from innerloop.batches import onto
 from innerloop.device import undrawn
 from innerloop.engine import Plan, choose, each_task, in_precision
-from innerloop.errors import Diverged, InputError, positive
+from innerloop.errors import Diverged, InputError, positive, whole
 from innerloop.explain import diverged, try_one
 from innerloop.learner import Learner, Task, task_loss
 from innerloop.losses import in_test
@@ -100,8 +100,9 @@ def train(
     True
     """
     positive(meta_batch=meta_batch, outer_rate=outer_rate, checkpoint_every=checkpoint_every, log_every=log_every, watch_every=watch_every)
-    if iterations < 0 or validation_tasks < 0:
-        raise InputError(f"iterations is {iterations} and validation_tasks {validation_tasks}; neither can be below 0")
+    whole(iterations=iterations, meta_batch=meta_batch, validation_tasks=validation_tasks)
+    if not hasattr(tasks, "draw"):
+        raise InputError(f"tasks is a {type(tasks).__name__} and no source; make one of a function with innerloop.from_function")
     if not learner.prior:
         raise InputError("the learner has no prior that could be trained; evaluate it as it is")
     folder = place(out, resume or track)

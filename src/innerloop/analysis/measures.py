@@ -49,7 +49,7 @@ class Measures:
         lines = [f"{'':<{long}} conflict  within  kept      5–95 %  best γ  score there    at 0    at 1"]
         for name in self.conflict:
             apart = [_two(float(found[name].nanmean())) if found else "–" for found in (self.conflict, self.within)]
-            low, middle, high = self.kept[name].nanquantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
+            low, middle, high = self.kept[name].nanquantile(self.kept[name].new_tensor([0.05, 0.5, 0.95])).tolist()
             line = f"{name:<{long}} {apart[0]:>8}{apart[1]:>8}{_two(middle):>6}{f'{_two(low)}–{_two(high)}':>12}"
             if name in self.attenuated:
                 scores, best = self.attenuated[name].tolist(), self.best(name)

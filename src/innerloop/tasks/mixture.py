@@ -11,6 +11,7 @@ from torch import Tensor
 from innerloop.batches import join, map_tensors, onto
 from innerloop.errors import InputError, nearest
 from innerloop.learner import Batch, Task
+from innerloop.tasks.curves import Curves
 from innerloop.tasks.source import Source, most_together, named_source, on
 
 
@@ -39,7 +40,7 @@ class Mixture:
     tensor([0, 1, 0, 1])
 
     Raises:
-        InputError: there is no source, shares do not fit, or the sources' tasks differ in shape.
+        InputError: there is no source, shares do not fit, two are curves of one kind and seed, or the sources' tasks differ in shape.
 
     Source: Vuorio et al. 2018, arXiv:1812.07172 (MuMoMAML), §5.1; equal parts in each meta-batch: its released code.
     """
@@ -54,6 +55,14 @@ class Mixture:
                 f"there are {len(self.sources)} sources with shares {list(self.shares)}; give one source or more, and a whole share for "
                 "each or none, not all of them 0"
             )
+        drawn: dict[tuple[type, int], str] = {}
+        for name, source in self.sources.items():
+            if isinstance(source, Curves) and (twin := drawn.setdefault((type(source), source.seed), name)) != name:
+                kind = type(source).__name__
+                raise InputError(
+                    f"{twin} and {name} are both {kind} of seed {source.seed}, so that their tasks would be at the same points, twin by "
+                    f"twin; give one of them another seed, as in {kind}(seed={source.seed + 1})"
+                )
 
     @property
     def seed(self) -> int:

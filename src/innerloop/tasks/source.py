@@ -12,9 +12,14 @@ from innerloop.batches import join, map_tensors, some, stack, tensors
 from innerloop.errors import InputError
 from innerloop.learner import Task
 
+SPLITS = ("train", "val", "test")
+
 
 class Source(Protocol):
-    """Tasks by number: the same (seed, split, number) always gives the same task."""
+    """Tasks by number: the same (seed, split, number) always gives the same task.
+
+    One whose tasks differ in shape says how many of them can be stacked by ``together``, an attribute of its own.
+    """
 
     @property
     def seed(self) -> int: ...
@@ -92,6 +97,7 @@ class FunctionSource:
     make: Callable[[torch.Generator], Task]
     test: Callable[[torch.Generator], Task] | None = None
     seed: int = 0
+    together: int | None = None
 
     def draw(self, split: str, first: int, count: int) -> Task:
         make = self.test if self.test and split == "test" else self.make
@@ -104,7 +110,11 @@ class FunctionSource:
         except InputError:
             raise
         except (RuntimeError, ValueError, KeyError) as problem:
-            raise InputError(f"tasks {first} to {first + count - 1} of {split!r} differ in shape: {problem}") from problem
+            where = f"tasks {first} to {first + count - 1} of {split!r}"
+            raise InputError(
+                f"{where} differ in shape, so that they cannot be stacked: {problem}; make them alike, or give from_function together=1 "
+                "and train with meta_batch=1"
+            ) from problem
         for part, content in batch._asdict().items():
             for finite in (t.isfinite().reshape(len(t), -1).all(1) for t in tensors(content)):
                 if not finite.all():
@@ -120,15 +130,19 @@ class FunctionSource:
 
 
 def from_function(
-    make: Callable[[torch.Generator], Task], test: Callable[[torch.Generator], Task] | None = None, seed: int = 0
+    make: Callable[[torch.Generator], Task],
+    test: Callable[[torch.Generator], Task] | None = None,
+    seed: int = 0,
+    together: int | None = None,
 ) -> FunctionSource:
     """A source of tasks from a function that makes one.
 
     Args:
         make: ``generator → Task``; takes all its randomness from the generator, and gives
-            the same shapes every time.
+            the same shapes every time, unless ``together`` is 1.
         test: makes the tasks of the ``test`` split, where they come from elsewhere.
         seed: any whole number.
+        together: how many tasks can be stacked, any number where None; 1 where they differ in shape.
 
     >>> def line(generator):
     ...     slope, x = torch.randn(1, generator=generator), torch.rand(20, 1, generator=generator)
@@ -140,4 +154,4 @@ def from_function(
         InputError: when drawing, where a task is no ``Task``, differs in shape from the
             others, or holds NaN or infinity.
     """
-    return FunctionSource(make, test, seed)
+    return FunctionSource(make, test, seed, together)
