@@ -242,6 +242,30 @@ def test_auto_goes_on_where_compiling_fails(monkeypatch: pytest.MonkeyPatch) -> 
         choose(learner, learner.prior, batch, 10, Plan(compiled=True))
 
 
+class Read(nn.Module):
+    """A recurrent layer, which vmap has no rule for."""
+
+    def __init__(self, cell: type[nn.RNNBase]):
+        super().__init__()
+        self.cell, self.head = cell(1, 4, batch_first=True), nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.cell(x[None])[0][0])
+
+
+@pytest.mark.parametrize("cell", [nn.GRU, nn.LSTM])
+def test_auto_goes_on_task_by_task_where_vmap_has_no_rule(cell: type[nn.RNNBase], recwarn: pytest.WarningsRecorder) -> None:
+    learner, warned = il.maml(net := Read(cell), il.mse(net), rate=0.1), []
+    plan = choose(learner, learner.prior, Sinusoids().draw("train", 0, 3), 10, warn=warned.append)[0]
+    assert plan.loop
+    assert warned[-1].split(",")[0] == "engine vmap does not work here"
+    trained = il.train(learner, Sinusoids(), 2, meta_batch=3, validation_tasks=9, progress=False)
+    assert il.evaluate(trained, Sinusoids(), n_tasks=9).values.isfinite().all()
+    never = replace(learner, loss=lambda params, batch: batch[0].view(-1, 7))
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        choose(never, learner.prior, Sinusoids().draw("train", 0, 3), 10)
+
+
 def test_auto_compiles_by_what_takes_the_time() -> None:
     module = sys.modules[choosing.__module__]
     loop, vmap, chunked = Plan(loop=True), Plan(), Plan(chunk=7)
@@ -276,11 +300,11 @@ def test_auto_keeps_to_the_memory_there_is(monkeypatch: pytest.MonkeyPatch, wave
     monkeypatch.setattr(module, "peak_memory", lambda device: next(peaks))
     monkeypatch.setattr(module, "free_memory", lambda device: 1300)
     seconds: dict[str, float] = {}
-    plans = module._uncompiled(learner, learner.prior, waves, None, seconds)
+    plans = module._uncompiled(learner, learner.prior, waves, None, seconds, print)
     assert plans == [Plan(loop=True, recompute=True), Plan(loop=True), Plan(chunk=2)]
     peaks = iter([0, 100])
     monkeypatch.setattr(module, "free_memory", lambda device: 500)
-    assert module._uncompiled(learner, learner.prior, waves, None, seconds) == [Plan(loop=True, recompute=True)]
+    assert module._uncompiled(learner, learner.prior, waves, None, seconds, print) == [Plan(loop=True, recompute=True)]
 
 
 KEEPING = """

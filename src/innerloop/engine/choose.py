@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 
 from innerloop.batches import count, some
 from innerloop.device import device_of, finish, records
@@ -63,7 +64,7 @@ def choose(
             eager = replace(plan, compiled=False, recorded=False)
             raise InputError(f"engine {plan} does not work here: {_line(problem)}; {eager} would do") from problem
 
-    found = {plan: meta_gradient(learner, plan) for plan in _uncompiled(learner, params, tasks, chunk, seconds)}
+    found = {plan: meta_gradient(learner, plan) for plan in _uncompiled(learner, params, tasks, chunk, seconds, warn)}
     worth = _worth_compiling(learner, list(found), seconds, iterations, count(tasks))
     for candidate in worth + [replace(plan, recorded=True) for plan in worth if records(device)]:
         try:
@@ -74,22 +75,35 @@ def choose(
     return best, found[best], seconds
 
 
-def _uncompiled(learner: Learner, params: Params, tasks: Task, chunk: int | None, seconds: dict[str, float]) -> list[Plan]:
-    """Plans whose memory fits, each timed; that of a loop is timed on its first task."""
+def _uncompiled(
+    learner: Learner, params: Params, tasks: Task, chunk: int | None, seconds: dict[str, float], warn: Callable[[str], None]
+) -> list[Plan]:
+    """Plans that work and whose memory fits, each timed; that of a loop is timed on its first task."""
     n, one = count(tasks), some(tasks, 0, 1)
     device = device_of(params).type
-    plans = [Plan(loop=True, recompute=True)]
+    plans, problems = list[Plan](), list[Exception]()
+
+    def timed(plan: Plan, batch: Task, times: int) -> None:
+        try:
+            seconds[_key(plan)] = times * _seconds(learner, params, batch, plan)
+            plans.append(plan)
+        except InputError:
+            raise
+        except (RuntimeError, ValueError) as problem:  # such as a layer that vmap has no rule for
+            problems.append(problem)
+            warn(f"engine {plan} does not work here, going on without: {_line(problem)}")
+
     before, free = peak_memory(device), free_memory(device)
-    seconds[_key(plans[0])] = n * _seconds(learner, params, one, plans[0])
+    timed(Plan(loop=True, recompute=True), one, n)
     after = peak_memory(device)
     # Every step's graph kept is at most so many times that of one step; half of the memory is left to others.
     graphs = 0 if before is None or after is None else (after - before) * (len(learner.steps) + 1)
     together = n if not graphs or free is None else min(n, free // 2 // graphs)
     if together:
-        plans += [Plan(loop=True)]
-        seconds[_key(plans[-1])] = n * _seconds(learner, params, one, plans[-1])
-        plans += [Plan(chunk=chunk or (None if together == n else together))]
-        seconds[_key(plans[-1])] = _seconds(learner, params, tasks, plans[-1])
+        timed(Plan(loop=True), one, n)
+        timed(Plan(chunk=chunk or (None if together == n else together)), tasks, 1)
+    if not plans:
+        raise problems[0]
     return plans
 
 
@@ -100,7 +114,7 @@ def _worth_compiling(learner: Learner, tried: list[Plan], seconds: dict[str, flo
     together = next((plan for plan in tried if not plan.loop), None)
     if together is None:
         return [Plan(loop=True, recompute=True, compiled=True)]
-    loop = min(seconds[_key(plan)] for plan in tried if plan.loop)
+    loop = min((seconds[_key(plan)] for plan in tried if plan.loop), default=inf)
     if loop / n / (len(learner.steps) + 1) < CALLS_ALONE:
         return [replace(together, stepwise=len(learner.steps) > UNROLLED, compiled=True)]
     if loop > TOGETHER * seconds[_key(together)]:

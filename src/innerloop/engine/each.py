@@ -22,7 +22,7 @@ def each_task(
     """``f(params, task)`` of tasks 0 … n − 1, stacked and on the host.
 
     Tasks are drawn in chunks, so memory does not grow with their number. A chunk is done at once
-    by ``vmap``, or task by task where the first chunk shows that to be faster.
+    by ``vmap``, or task by task where the first chunk shows that to be faster, or ``vmap`` has no rule for it.
 
     Args:
         draw: ``(first, count) → tasks``, is asked for each task once, in order.
@@ -45,7 +45,13 @@ def each_task(
         size = chunk or max(1, min(MOST, max(int(MOMENT / alone), min(FEWEST, int(SPELL / alone)))))
         way, parts, done = together if size > 1 else looped, [], 0
         while True:
-            taken, found = _timed(way, tasks)
+            try:
+                taken, found = _timed(way, tasks)
+            except RuntimeError:
+                if way is looped:
+                    raise
+                way = looped
+                taken, found = _timed(way, tasks)
             parts.append(found.cpu())
             done += count(tasks)
             if done >= n:
