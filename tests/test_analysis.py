@@ -290,6 +290,9 @@ def test_what_does_not_move_is_reused_at_its_level_alone() -> None:
     chosen = reuse(multi_maml([body, body]), Mixture({"waves": il.Sinusoids(5, 10)}, told=True), 5)
     torch.testing.assert_close(dict(chosen), dict(alone))  # its network is there only when the mode is chosen
     assert reuse(il.pretrained(net, il.mse(net)), il.Sinusoids(5, 10), 5) == {}, "nothing adapts"
+    line = nn.Linear(1, 1)
+    whole = reuse(il.maml(line, il.mse(line), rate=0.1), il.Sinusoids(5, 10), 5)
+    assert whole["adaptation"].keys() == {""}, "a network of one layer"
     with pytest.raises(InputError, match="is not of a network whose layers could be looked at"):
         reuse(bowl(), targets((0, 0)), 1)
 

@@ -21,6 +21,8 @@ def kept(
 ) -> Params:
     """Part of each tensor that is left when adaptation begins: ⟨φ₀, θ⟩ / ⟨θ, θ⟩, ``[tasks]``; γ itself for L2F.
 
+    NaN of a tensor that is 0 everywhere, as biases are at some starts.
+
     Args:
         learner: whose first, preparing steps change the prior.
         tasks: where tasks come from.
