@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -245,7 +246,7 @@ def test_auto_goes_on_where_compiling_fails(monkeypatch: pytest.MonkeyPatch) -> 
 class Read(nn.Module):
     """A recurrent layer, which vmap has no rule for."""
 
-    def __init__(self, cell: type[nn.RNNBase]):
+    def __init__(self, cell: Callable[..., nn.RNNBase]):
         super().__init__()
         self.cell, self.head = cell(1, 4, batch_first=True), nn.Linear(4, 1)
 
@@ -254,7 +255,7 @@ class Read(nn.Module):
 
 
 @pytest.mark.parametrize("cell", [nn.GRU, nn.LSTM])
-def test_auto_goes_on_task_by_task_where_vmap_has_no_rule(cell: type[nn.RNNBase], recwarn: pytest.WarningsRecorder) -> None:
+def test_auto_goes_on_task_by_task_where_vmap_has_no_rule(cell: Callable[..., nn.RNNBase], recwarn: pytest.WarningsRecorder) -> None:
     learner, warned = il.maml(net := Read(cell), il.mse(net), rate=0.1), []
     plan = choose(learner, learner.prior, Sinusoids().draw("train", 0, 3), 10, warn=warned.append)[0]
     assert plan.loop
