@@ -193,11 +193,18 @@ def comparison(case: str, runs: Mapping[str, Mapping[str, Scores]]) -> str:
         InputError: the scores are of different tasks, or a run shares no seed with the first.
     """
     (base, first), *_ = runs.items()
+    one, scored = next(iter(first.items()))
     lines = [f"| {case} | mean ± 95 % | less {base} ± 95 % | by seed |", "|---|---|---|---|"]
     for name, run in runs.items():
         seeds = [seed for seed in first if seed in run]
         if not seeds:
             raise InputError(f"{name} has no seed that {base} has: {', '.join(run)} and {', '.join(first)}; run the same ones")
+        for seed in seeds:
+            if run[seed].tasks != scored.tasks or len(run[seed].values) != len(scored.values):
+                raise InputError(
+                    f"the scores are of different tasks: {run[seed].tasks} for {seed} in {name}, {scored.tasks} for {one} in {base}; "
+                    "run both with the same settings of tests, or leave one out"
+                )
         last = [replace(run[seed], values=run[seed].values[:, -1:]) for seed in seeds]
         apart = [compare(s, replace(first[seed], values=first[seed].values[:, -1:])) for seed, s in zip(seeds, last, strict=True)]
         own, difference = (replace(scores[0], values=torch.stack([s.values for s in scores]).mean(0)) for scores in (last, apart))
