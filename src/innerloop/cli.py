@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, make_dataclass, replace
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +124,16 @@ class Evaluate:
 
     run: Positional[Path]
     """the run's folder"""
-    steps: int = 10
-    """steps of adaptation"""
+    steps: int | None = None
+    """steps of adaptation; as many as the run scored by default"""
     tasks: int = 600
     """number of tasks"""
     split: str = "test"
     """test, val or train"""
+    device: str = "cpu"
+    """cpu, cuda, …"""
+    progress: bool = True
+    """show a bar"""
 
 
 def _check_split(split: str) -> None:
@@ -140,10 +145,13 @@ def evaluate_(given: Evaluate) -> None:
     _check_split(given.split)
     trial, about = trial_of(given.run)
     metric = experiments.catalogue()[about["experiment"]].metric
+    wanted = about["settings"]["test_steps"] if given.steps is None else given.steps
+    how = {"split": given.split, "metric": metric.of, "device": given.device, "progress": given.progress}
     for case, tasks in trial.cases.items():
         learner = experiments.load(given.run, case=case if (given.run / RESULT).exists() else None)
+        scores = trial.scores(learner, tasks, wanted if adapts(learner) else 0, given.tasks, **how)
         out.print(f"{case}, {given.split} tasks, {metric.name}")
-        print(trial.scores(learner, tasks, given.steps if adapts(learner) else 0, given.tasks, split=given.split, metric=metric.of))
+        print(scores)
 
 
 @dataclass(frozen=True)
@@ -439,9 +447,22 @@ def parse(shape: Any, arguments: Sequence[str], prog: str, description: str | No
     lines = [line.strip() for line in said.getvalue().splitlines()]
     body = [line for line in lines[2:] if line and not set(line) <= set("-─│╭╮╰╯ ")]
     message = body[0] if body else "the options cannot be read"
+    if message.startswith("Missing from"):
+        message += " " + ", ".join(_missing(body[1:]))
     hints = [re.split(r"\s{2,}", body[k + 1])[0] for k, line in enumerate(body[:-1]) if line.startswith("Perhaps you meant")]
     does = f"did you mean {hints[0]}?" if hints else f"see {prog} --help"
     raise InputError(f"{message.rstrip('.')}; {does}")
+
+
+def _missing(lines: Sequence[str]) -> Iterator[str]:
+    """What tyro lists as missing, each above its help, which says what those without a name of their own are."""
+    for line, under in pairwise([*lines, ""]):
+        if line.startswith("Unrecognized"):
+            return
+        if line.startswith("--"):
+            yield line
+        elif line.isupper():
+            yield f"{line} ({under.removesuffix(' (required)')})"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from innerloop.explain import try_one
 from innerloop.learner import Learner, Task
 from innerloop.losses import in_test
 from innerloop.params import Params
+from innerloop.progress import bar
 from innerloop.tasks import Source, Told, most_together, on
 
 Metric = Callable[[Any, Any], Tensor]
@@ -79,6 +80,7 @@ def evaluate(
     metric: Metric | None = None,
     chunk: int | None = None,
     device: str = "cpu",
+    progress: bool = False,
 ) -> Scores:
     """A metric on the query of every task, after 0, 1, … steps of adaptation to its support.
 
@@ -92,6 +94,7 @@ def evaluate(
         metric: ``(prediction, y) → scalar``; by default the learner's loss.
         chunk: tasks that are in memory together; by default as many as take a moment.
         device: such as ``cpu`` or ``cuda``.
+        progress: show a bar.
 
     Raises:
         InputError: no tasks are asked for, or a metric of a learner without a model.
@@ -101,8 +104,9 @@ def evaluate(
     >>> evaluate(maml(net, mse(net)), Sinusoids(shots=5), steps=10, n_tasks=20).values.shape
     torch.Size([20, 11])
     """
-    if n_tasks < 1 or (chunk is not None and chunk < 1):
-        raise InputError(f"n_tasks is {n_tasks} and chunk {chunk}; both must be 1 or more")
+    for name, given in (("n_tasks", n_tasks), ("chunk", chunk)):
+        if given is not None and given < 1:
+            raise InputError(f"{name} is {given}; give 1 or more")
     going = learner if steps is None else learner.taking(steps)
     loss = learner.loss
     if metric is not None:
@@ -116,6 +120,7 @@ def evaluate(
     prior, there, digest = onto(learner.prior, device), on(tasks, device), blake2b(digest_size=8)
 
     def draw(first: int, count: int) -> Task:
+        shown.to(first)
         drawn = there.draw(split, first, count)
         if not all(t.isfinite().all() for t in tensors(drawn)):
             raise InputError(f"the {split!r} tasks hold NaN or infinity; clean the data or leave those out")
@@ -127,8 +132,9 @@ def evaluate(
         return onto(drawn, device)
 
     try_one(going, prior, onto(there.draw(split, 0, 1), device))
-    with in_precision("float32", device), in_test():
+    with in_precision("float32", device), in_test(), bar("scoring", n_tasks, show=progress) as shown:
         values = each_task(scores, prior, draw, n_tasks, chunk or most_together(there))
+        shown.to(n_tasks)
     values = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
     return Scores(values, f"{n_tasks} of {split!r}, {digest.hexdigest()}")
 

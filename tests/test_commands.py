@@ -1,0 +1,65 @@
+"""Commands on tiny runs: what they print, and what they say of input, runs and files that will not do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from innerloop.cli import main
+
+WAVES, WALKS = "maml/sinusoid/seed0", "maml/navigation/seed0"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of sine waves and one of a policy."""
+    out = tmp_path_factory.mktemp("tiny")
+    for name in ("maml/sinusoid", "maml/navigation"):
+        assert main(["run", name, "--quick", "--test-tasks", "3", "--test-steps", "2", "--out", str(out), "--no-progress"]) == 0
+    return out
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The line that says why; nothing else is printed."""
+    code, out, err = said(capsys, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    return err.removeprefix("innerloop: ").removesuffix("\n")
+
+
+@pytest.mark.parametrize("name", [WAVES, WALKS])
+def test_a_run_is_evaluated_after_the_steps_that_it_scored(name: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = said(capsys, "evaluate", tiny / name, "--tasks", 3, "--device", "cpu", "--no-progress")
+    [case, *_] = json.loads((tiny / name / "result.json").read_text())["cases"].values()
+    means = [float(line.split()[1]) for line in out.splitlines()[2:5]]
+    assert means == pytest.approx(case["mean"], abs=1e-4)
+    assert [line.split()[0] for line in out.splitlines()[2:5]] == ["0", "1", "2"]
+
+
+def test_nothing_is_printed_before_an_evaluation_is_refused(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (WAVES, WALKS):
+        assert refused(capsys, "evaluate", tiny / name, "--steps", -1).startswith("cannot take -1 steps")
+        assert refused(capsys, "evaluate", tiny / name, "--tasks", 0) == "n_tasks is 0; give 1 or more"
+        assert refused(capsys, "evaluate", tiny / name, "--device", "tpu9").startswith("device 'tpu9' cannot be used")
+
+
+def test_evaluation_shows_a_bar(tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for name in (WAVES, WALKS):
+        _, _, err = said(capsys, "evaluate", tiny / name, "--tasks", 3)
+        assert "scoring" in err
+        assert "3/3" in err
+        assert said(capsys, "evaluate", tiny / name, "--tasks", 3, "--no-progress")[2] == ""
+
+
+def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    see = "; see innerloop adapt --help"
+    assert refused(capsys, "adapt", "R", "--support", "s.csv") == "Missing from innerloop adapt: --query PATH" + see
+    assert refused(capsys, "adapt", "R") == "Missing from innerloop adapt: --support PATH, --query PATH" + see
+    assert refused(capsys, "adapt", "R", "--suport", "s", "--query", "q") == "Missing from innerloop adapt: --support PATH" + see
+    assert refused(capsys, "adapt", "--support", "s", "--query", "q") == "Missing from innerloop adapt: PATH (the run's folder)" + see
