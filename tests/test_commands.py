@@ -63,3 +63,28 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "adapt", "R") == "Missing from innerloop adapt: --support PATH, --query PATH" + see
     assert refused(capsys, "adapt", "R", "--suport", "s", "--query", "q") == "Missing from innerloop adapt: --support PATH" + see
     assert refused(capsys, "adapt", "--support", "s", "--query", "q") == "Missing from innerloop adapt: PATH (the run's folder)" + see
+
+
+@pytest.fixture
+def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options of ``adapt`` that name a support and a query of one input."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.csv").write_text("0,0\n1,0.84\n")
+    (tmp_path / "q.csv").write_text("0.5\n")
+    return ["--support", "s.csv", "--query", "q.csv"]
+
+
+def test_runs_that_do_not_adapt_to_csv_are_refused(points: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = Path(__file__).parents[1] / "priors/maml-omniglot-5w1s"
+    line = f"{images} is a classifier, and s.csv is for regression; give --support and --query folders of images"
+    assert refused(capsys, "adapt", images, *points) == line
+    for given in (points, ["--support", ".", "--query", "."]):
+        assert refused(capsys, "adapt", tiny / WALKS, *given).startswith(f"{tiny / WALKS} is of policies, which adapt to rollouts")
+
+
+def test_predictions_are_written_where_they_can_be(points: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "adapt", tiny / WAVES, *points, "--out", ".") == ". is a folder; give --out the name of a file"
+    code, printed, _ = said(capsys, "adapt", tiny / WAVES, *points)
+    assert (code, said(capsys, "adapt", tiny / WAVES, *points, "--out", "new/sub/p.csv")) == (0, (0, "", ""))
+    assert Path("new/sub/p.csv").read_text() == printed
+    assert "cannot make the folder" in refused(capsys, "adapt", tiny / WAVES, *points, "--out", "s.csv/p.csv")

@@ -157,3 +157,10 @@ def test_asking_for_nothing_is_refused() -> None:
         il.evaluate(bare, SOURCE, metric=lambda a, b: a)
     with pytest.raises(InputError, match="no model to predict with"):
         il.predict(bare, ([[0.0]], [[0.0]]), [[0.0]])
+
+
+def test_a_support_that_does_not_fit_the_learner_is_refused() -> None:
+    net = il.with_film(il.mlp(1, 4, 1))
+    told = il.mumomaml(net, il.mse(net), encoder=il.Recurrent(inputs=2, hidden=2), hidden=3)
+    with pytest.raises(InputError, match=r"x \[2, 1\] and y \[2, 2\] does not fit the learner: mat1.*; give examples like those"):
+        il.predict(told, (torch.zeros(2, 1), torch.zeros(2, 2)), torch.zeros(1, 1))

@@ -22,9 +22,10 @@ from tyro.conf import OmitArgPrefixes, Positional
 from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import Diverged, InputError, nearest
 from innerloop.evaluate import Scores, compare, predict
-from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, adapts, folder_of, seeds_of, trial_of
+from innerloop.experiments.experiment import ACCURACY, RESULT, SCORES, Experiment, Metric, Options, adapts, folder_of, seeds_of, trial_of
 from innerloop.folders import input_colours, input_shape, predict_images
 from innerloop.images.commands import DATA
+from innerloop.learner import Learner
 from innerloop.outer import Stopped
 
 out = Console(highlight=False, markup=False)
@@ -286,6 +287,8 @@ class Adapt:
 
 
 def adapt_(given: Adapt) -> None:
+    if given.out and given.out.is_dir():
+        raise InputError(f"{given.out} is a folder; give --out the name of a file")
     if given.support.is_dir():
         _adapt_to_images(given)
         return
@@ -298,10 +301,15 @@ def adapt_(given: Adapt) -> None:
             f"{given.support} has {len(support[0])} columns and {given.query} {inputs}; the support needs its outputs behind the inputs"
         )
     x, y = [row[:inputs] for row in support], [row[inputs:] for row in support]
-    rows = predict(experiments.load(given.run), (x, y), query, given.steps).tolist()
+    learner, metric = _adaptable(given.run)
+    if metric == ACCURACY:
+        raise InputError(
+            f"{given.run} is a classifier, and {given.support} is for regression; give --support and --query folders of images"
+        )
+    rows = predict(learner, (x, y), query, given.steps).tolist()
     lines = "".join(",".join(f"{value:.6g}" for value in row) + "\n" for row in rows)
     if given.out:
-        checkpoint.write_whole(given.out, lines)
+        _write(given.out, lines)
     else:
         print(lines, end="")
 
@@ -309,7 +317,7 @@ def adapt_(given: Adapt) -> None:
 def _adapt_to_images(given: Adapt) -> None:
     if given.size is not None and given.size < 1:
         raise InputError(f"size is {given.size}; give the height and width in pixels, 1 or more")
-    learner = experiments.load(given.run)
+    learner, _ = _adaptable(given.run)
     shape, (mean, sd) = input_shape(given.run, given.size), input_colours(given.run)
     found = predict_images(learner, given.support, given.query, shape, invert=given.invert, mean=mean, sd=sd, steps=given.steps)
     table = Table("file", "prediction", Column("probability", justify="right"), box=None, pad_edge=False)
@@ -317,7 +325,21 @@ def _adapt_to_images(given: Adapt) -> None:
         table.add_row(str(file), name, f"{probability:.3f}")
     out.print(table)
     if given.out:
-        checkpoint.write_whole(given.out, found.csv())
+        _write(given.out, found.csv())
+
+
+def _adaptable(run: Path) -> tuple[Learner, Metric]:
+    """A run's learner and what it is scored by, once it is known that it adapts to examples."""
+    trial, about = trial_of(run)
+    if not hasattr(trial.tasks, "draw"):
+        raise InputError(f"{run} is of policies, which adapt to rollouts of their own, not to examples; score it with innerloop evaluate")
+    return experiments.load(run), experiments.catalogue()[about["experiment"]].metric
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file whole; its folder is made where it is missing."""
+    checkpoint.writable(file.resolve().parent)
+    checkpoint.write_whole(file, text)
 
 
 def _numbers(path: Path) -> list[list[float]]:
@@ -377,7 +399,6 @@ def report_(given: Report) -> None:
         for name, figure in curves.items():
             checkpoint.write_whole(checkpoint.writable(given.figures) / f"curves-{name.split(',')[0].lower()}.png", figure)
     if given.html:
-        checkpoint.writable(given.html.resolve().parent)
         figures = {
             f"{name} against gradient steps, with 95 % intervals over tasks; crosses are the paper's numbers": figure
             for name, figure in curves.items()
@@ -386,7 +407,8 @@ def report_(given: Report) -> None:
             for kind, pattern in (("Training", "training.png"), ("Fits", "*fits*.png")):
                 for file in sorted(place.rglob(pattern)) if place.is_dir() else []:
                     figures[f"{kind}: {file.relative_to(place)}"] = file.read_bytes()
-        checkpoint.write_whole(given.html, report.page(listed, figures))
+        _write(given.html, report.page(listed, figures))
+        print(f"\n{given.html} is written")
 
 
 @dataclass(frozen=True)

@@ -199,8 +199,14 @@ def adapted(learner: Learner, support: tuple[Any, Any], steps: int | None = None
     if len(x) != len(y):
         raise InputError(f"the support has {len(x)} x but {len(y)} y; give one y for each x")
     going = learner if steps is None else learner.taking(steps)
-    with torch.no_grad(), in_test():
-        params = going.adapt(learner.prior, (x, y))[-1]
+    try:
+        with torch.no_grad(), in_test():
+            params = going.adapt(learner.prior, (x, y))[-1]
+    except RuntimeError as problem:
+        why = str(problem).strip().splitlines()[0]
+        raise InputError(
+            f"a support of x {list(x.shape)} and y {list(y.shape)} does not fit the learner: {why}; give examples like those of its tasks"
+        ) from problem
     if wrong := [name for name, p in params.items() if not p.isfinite().all()]:
         raise InputError(
             f"adapting to the support makes {wrong[0]} infinite; scale the examples like those of training, or take fewer steps"
