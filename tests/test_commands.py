@@ -88,3 +88,18 @@ def test_predictions_are_written_where_they_can_be(points: list[str], tiny: Path
     assert (code, said(capsys, "adapt", tiny / WAVES, *points, "--out", "new/sub/p.csv")) == (0, (0, "", ""))
     assert Path("new/sub/p.csv").read_text() == printed
     assert "cannot make the folder" in refused(capsys, "adapt", tiny / WAVES, *points, "--out", "s.csv/p.csv")
+
+
+def test_a_report_of_quick_runs_alone_says_so(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "report", "--results", tiny)
+    assert line.startswith(f"no result lines in {tiny} but of 2 quick runs, left out as they only show that it runs; ")
+    assert line.endswith("innerloop run without --quick makes some, or name a folder with --results")
+    assert refused(capsys, "report", "--results", tmp_path).startswith(f"no result lines in {tmp_path}; innerloop run makes some, or")
+
+
+def test_a_report_says_what_it_wrote(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = json.loads((tiny / WAVES / "result.json").read_text()) | {"quick": False}
+    (tmp_path / "result.json").write_text(json.dumps(row) + "\n")
+    code, out, _ = said(capsys, "report", "--results", tmp_path, "--html", tmp_path / "new/page.html")
+    assert (code, out.splitlines()[-1]) == (0, f"{tmp_path}/new/page.html is written")
+    assert refused(capsys, "report", "--results", tmp_path, "--html", tmp_path) == f"{tmp_path} is a folder; give --html the name of a file"

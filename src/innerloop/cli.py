@@ -287,8 +287,7 @@ class Adapt:
 
 
 def adapt_(given: Adapt) -> None:
-    if given.out and given.out.is_dir():
-        raise InputError(f"{given.out} is a folder; give --out the name of a file")
+    _check_file(given.out, "--out")
     if given.support.is_dir():
         _adapt_to_images(given)
         return
@@ -336,6 +335,11 @@ def _adaptable(run: Path) -> tuple[Learner, Metric]:
     return experiments.load(run), experiments.catalogue()[about["experiment"]].metric
 
 
+def _check_file(file: Path | None, option: str) -> None:
+    if file and file.is_dir():
+        raise InputError(f"{file} is a folder; give {option} the name of a file")
+
+
 def _write(file: Path, text: str) -> None:
     """Write a file whole; its folder is made where it is missing."""
     checkpoint.writable(file.resolve().parent)
@@ -379,11 +383,15 @@ class Report:
 
 
 def report_(given: Report) -> None:
+    _check_file(given.html, "--html")
     places = [place for place in given.results if place.exists()]
     listed = report.entries(report.read_rows(places), experiments.catalogue())
     if not listed:
+        quick = len(report.read_rows(places, quick=True))
         raise InputError(
-            f"no result lines in {', '.join(map(str, given.results))}; innerloop run makes some, or name a folder with --results"
+            f"no result lines in {', '.join(map(str, given.results))}"
+            + (f" but of {quick} quick run{'s' * (quick > 1)}, left out as they only show that it runs" if quick else "")
+            + f"; innerloop run {'without --quick ' * (quick > 0)}makes some, or name a folder with --results"
         )
     table = report.markdown(listed)
     print(table)

@@ -26,10 +26,14 @@ BEGIN, END = "<!-- results: written by `innerloop report --readme` -->", "<!-- e
 MARK = re.compile(r"<!-- results(?: of (?P<names>[^:]+))?: written by `innerloop report --readme` -->")
 
 
-def read_rows(places: Iterable[Path]) -> list[Row]:
-    """Result lines of files, and of all ``result.json`` and ``*.jsonl`` in folders; quick ones are left out.
+def read_rows(places: Iterable[Path], quick: bool = False) -> list[Row]:
+    """Result lines of files, and of all ``result.json`` and ``*.jsonl`` in folders.
 
     Of several lines with the same experiment, settings and seed, the last one counts.
+
+    Args:
+        places: files and folders.
+        quick: those of quick runs alone, which are left out otherwise.
 
     Raises:
         InputError: a file is not of result lines.
@@ -45,10 +49,10 @@ def read_rows(places: Iterable[Path]) -> list[Row]:
             try:
                 row = json.loads(line)
                 key = json.dumps([row["experiment"], row["settings"]], sort_keys=True)
-                quick, _, _ = row["quick"], row["cases"], row["claims"]
+                was_quick, _, _ = row["quick"], row["cases"], row["claims"]
             except (ValueError, KeyError, TypeError) as problem:
                 raise InputError(f"line {number} of {file} is no result line; remove it or name other files") from problem
-            if not quick:
+            if bool(was_quick) == quick:
                 rows[key] = row
     return list(rows.values())
 
