@@ -1,6 +1,7 @@
 """Commands on tiny runs: what they print, and what they say of input, runs and files that will not do."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,18 @@ def test_a_report_says_what_it_wrote(tiny: Path, tmp_path: Path, capsys: pytest.
     code, out, _ = said(capsys, "report", "--results", tmp_path, "--html", tmp_path / "new/page.html")
     assert (code, out.splitlines()[-1]) == (0, f"{tmp_path}/new/page.html is written")
     assert refused(capsys, "report", "--results", tmp_path, "--html", tmp_path) == f"{tmp_path} is a folder; give --html the name of a file"
+
+
+def copied(run: Path, place: Path, *files: str) -> Path:
+    place.mkdir(parents=True)
+    for name in files:
+        shutil.copy(run / name, place)
+    return place
+
+
+def test_a_run_that_is_not_finished_is_told_from_none(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun = copied(tiny / WAVES, tmp_path / "a/seed0", "run.json", "checkpoint.safetensors")
+    line = f"the run in {begun} is not finished: it has a checkpoint and no prior.safetensors; go on with innerloop run … --resume"
+    assert refused(capsys, "evaluate", begun) == line
+    assert refused(capsys, "evaluate", tmp_path / "a") == f"{tmp_path}/a holds a folder for each seed; give the run of one: {begun}"
+    assert refused(capsys, "evaluate", tmp_path).endswith("holds no run of a listed experiment: there is no run.json; check its name")

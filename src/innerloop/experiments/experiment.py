@@ -360,7 +360,7 @@ def load(folder: str | Path, learner: Learner | None = None, case: str | None = 
     """
     if learner is not None:
         return trained_prior(learner, folder)
-    trial, about = trial_of(folder)
+    trial, about = trial_of(folder, otherwise="give load the learner too")
     prior = prior_of(folder, trial)
     result = Path(folder) / RESULT
     cases = checkpoint.read_json(result).get("cases", {}) if result.exists() else {}
@@ -377,13 +377,19 @@ def adapts(learner: Learner) -> bool:
     return len(learner.steps) > learner.prepared
 
 
-def trial_of(folder: str | Path) -> tuple[Trial, Row]:
-    """The trial that a folder's run was of, and what ``run.json`` says of it."""
+def trial_of(folder: str | Path, otherwise: str = "check its name") -> tuple[Trial, Row]:
+    """The trial that a folder's run was of, and what ``run.json`` says of it.
+
+    Raises:
+        InputError: there is no run, and ``otherwise`` is what would do; or it is damaged.
+    """
     from innerloop.experiments.catalogue import find
 
     path = Path(folder) / RUN
     if not path.is_file():
-        raise InputError(f"{folder} holds no run of a listed experiment: there is no {RUN}; give load the learner too")
+        if seeds := [str(seed) for seed in seeds_of(Path(folder)) if (seed / RUN).is_file()]:
+            raise InputError(f"{folder} holds a folder for each seed; give the run of one: {', '.join(seeds)}")
+        raise InputError(f"{folder} holds no run of a listed experiment: there is no {RUN}; {otherwise}")
     about = _about(Path(folder))
     [experiment] = find(str(about.get("experiment")))
     names = {field.name for field in fields(experiment.settings)}
@@ -395,9 +401,11 @@ def prior_of(folder: str | Path, trial: Trial) -> Params:
     """The prior that a run left in its folder, once it is known to be of the trial's network.
 
     Raises:
-        InputError: it is missing, damaged, or of another network.
+        InputError: it is not there yet, missing, damaged, or of another network.
     """
     path = Path(folder) / PRIOR
+    if not path.is_file() and (path.parent / CHECKPOINT).is_file():
+        raise InputError(f"the run in {folder} is not finished: it has a checkpoint and no {PRIOR}; go on with innerloop run … --resume")
     return checkpoint.fitting(trial.finish(trial.learner.prior), checkpoint.read(path)[0], path)
 
 
