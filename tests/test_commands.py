@@ -119,3 +119,49 @@ def test_a_run_that_is_not_finished_is_told_from_none(tiny: Path, tmp_path: Path
     assert refused(capsys, "evaluate", begun) == line
     assert refused(capsys, "evaluate", tmp_path / "a") == f"{tmp_path}/a holds a folder for each seed; give the run of one: {begun}"
     assert refused(capsys, "evaluate", tmp_path).endswith("holds no run of a listed experiment: there is no run.json; check its name")
+
+
+def test_damaged_files_of_a_run_are_refused(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "maml/sinusoid/seed0"
+    shutil.copytree(tiny / WAVES, run)
+    kept = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "scores.safetensors")}
+    for line in ("{", "3"):
+        (run / "metrics.jsonl").write_text('{"iteration": 0}\n' + line + "\n")
+        why = refused(capsys, "compare", run, tiny / WAVES, "--figures", tmp_path / "drawn")
+        assert why == f"line 2 of {run}/metrics.jsonl is no line of metrics; remove it, or copy the file again"
+    (run / "metrics.jsonl").write_bytes(kept["metrics.jsonl"])
+    for other in ("prior", "checkpoint"):
+        shutil.copy(run / f"{other}.safetensors", run / "scores.safetensors")
+        why = refused(capsys, "compare", run, tiny / WAVES)
+        assert why == f"{run}/scores.safetensors is no file of scores; copy it again, or start the run anew"
+    (run / "scores.safetensors").write_bytes(kept["scores.safetensors"])
+    for other in ("prior", "scores"):
+        shutil.copy(run / f"{other}.safetensors", run / "checkpoint.safetensors")
+        how = ("--quick", "--test-tasks", "3", "--test-steps", "2", "--out", tmp_path, "--no-progress", "--resume")
+        why = refused(capsys, "run", "maml/sinusoid", *how)
+        assert why == f"{run}/checkpoint.safetensors is no checkpoint: it has no groups; copy it again, or start the run anew"
+
+
+WRONG = [
+    ({"hidden": "forty"}, "is damaged (hidden is 'forty', not such as 40); copy it again, or start the run anew"),
+    ({"iterations": True}, "is damaged (iterations is True, not such as 70000)"),
+    ({"test_shots": ["5"]}, "is damaged (test_shots is ('5',), not such as (5, 10, 20))"),
+    ({"hiden": 40}, "has a setting 'hiden' that maml/sinusoid has not; did you mean hidden?"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), WRONG)
+def test_settings_of_the_wrong_kind_are_refused(
+    changed: dict, message: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = json.loads((tiny / WAVES / "run.json").read_text())
+    about["settings"] |= changed
+    run = copied(tiny / WAVES, tmp_path / "run", "prior.safetensors")
+    (run / "run.json").write_text(json.dumps(about))
+    assert refused(capsys, "evaluate", run).startswith(f"{run}/run.json {message}")
+
+
+def test_runs_are_compared_in_the_order_of_their_cases(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for others in ([tiny / WAVES], [tiny / WAVES] * 2):
+        _, out, _ = said(capsys, "compare", tiny / WAVES, *others)
+        assert out.index("5-shot") < out.index("10-shot") < out.index("20-shot")

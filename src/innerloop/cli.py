@@ -253,8 +253,13 @@ def _shared(every: Sequence[Mapping[str, Scores]]) -> list[str]:
 
 
 def _scores(folder: Path) -> dict[str, Scores]:
+    """Scores by case, in the order of the run."""
     values, tasks = checkpoint.read(folder / SCORES)
-    return {case: Scores(values[case], tasks[case]) for case in values}
+    if values.keys() != tasks.keys() or any(value.ndim != 2 for value in values.values()):
+        raise InputError(f"{folder / SCORES} is no file of scores; copy it again, or start the run anew")
+    result = folder / RESULT
+    order = [*(checkpoint.read_json(result).get("cases", ()) if result.exists() else ()), *values]
+    return {case: Scores(values[case], tasks[case]) for case in sorted(values, key=order.index)}
 
 
 def _scores_by_seed(folder: Path) -> dict[str, dict[str, Scores]]:
