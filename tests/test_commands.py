@@ -165,3 +165,18 @@ def test_runs_are_compared_in_the_order_of_their_cases(tiny: Path, capsys: pytes
     for others in ([tiny / WAVES], [tiny / WAVES] * 2):
         _, out, _ = said(capsys, "compare", tiny / WAVES, *others)
         assert out.index("5-shot") < out.index("10-shot") < out.index("20-shot")
+
+
+def test_a_run_without_iterations_begins_with_an_empty_log(tiny: Path, tmp_path: Path) -> None:
+    run = tmp_path / WAVES
+    shutil.copytree(tiny / WAVES, run)
+    assert (run / "metrics.jsonl").exists()
+    how = ["--iterations", "0", "--test-tasks", "3", "--test-steps", "2", "--out", str(tmp_path), "--no-progress"]
+    assert main(["run", "maml/sinusoid", *how, "--overwrite"]) == 0
+    assert not {"metrics.jsonl", "training.png"} & {file.name for file in run.iterdir()}
+
+
+def test_fewer_iterations_than_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("maml/sinusoid", "maml/navigation"):
+        line = refused(capsys, "run", name, "--iterations", -4, "--out", tmp_path)
+        assert line == "iterations is -4; it cannot be below 0"

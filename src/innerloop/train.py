@@ -19,7 +19,7 @@ from innerloop.errors import Diverged, InputError, positive
 from innerloop.explain import diverged, try_one
 from innerloop.learner import Learner, Task, task_loss
 from innerloop.losses import in_test
-from innerloop.outer import CHECKPOINT, Row, State, Stopped, adam, finished, open_log, place, signals
+from innerloop.outer import CHECKPOINT, METRICS, Row, State, Stopped, adam, finished, open_log, place, signals
 from innerloop.params import Params
 from innerloop.progress import bar
 from innerloop.tasks import Source, most_together, named_source, on
@@ -100,8 +100,9 @@ def train(
     True
     """
     positive(meta_batch=meta_batch, outer_rate=outer_rate, checkpoint_every=checkpoint_every, log_every=log_every, watch_every=watch_every)
-    if iterations < 0 or validation_tasks < 0:
-        raise InputError(f"iterations is {iterations} and validation_tasks {validation_tasks}; neither can be below 0")
+    for name, given in (("iterations", iterations), ("validation_tasks", validation_tasks)):
+        if given < 0:
+            raise InputError(f"{name} is {given}; it cannot be below 0")
     if not learner.prior:
         raise InputError("the learner has no prior that could be trained; evaluate it as it is")
     folder = place(out, resume or track)
@@ -119,6 +120,8 @@ def train(
     if folder and resume:
         state.go_on(folder, iterations, same)
     if (first := state.iteration) == iterations:
+        if folder and not first:
+            (folder / METRICS).unlink(missing_ok=True)
         log({"iteration": first, "engine": str(state.plan or "none"), "measured": {}, "seconds": state.seconds})
         return finished(learner, params, folder)
 
