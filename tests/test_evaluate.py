@@ -185,10 +185,17 @@ def test_tasks_are_told_apart_by_what_they_hold() -> None:
 
 
 def test_asking_for_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="n_tasks is 0"):
+    with pytest.raises(InputError, match=r"^n_tasks is 0; give 1 or more$"):
         il.evaluate(learner(), SOURCE, n_tasks=0)
     bare = Learner({"net.w": torch.zeros(1)}, (), lambda params, batch: params["net.w"].sum())
     with pytest.raises(InputError, match="no model to predict with"):
         il.evaluate(bare, SOURCE, metric=lambda a, b: a)
     with pytest.raises(InputError, match="no model to predict with"):
         il.predict(bare, ([[0.0]], [[0.0]]), [[0.0]])
+
+
+def test_a_support_that_does_not_fit_the_learner_is_refused() -> None:
+    net = il.with_film(il.mlp(1, 4, 1))
+    told = il.mumomaml(net, il.mse(net), encoder=il.Recurrent(inputs=2, hidden=2), hidden=3)
+    with pytest.raises(InputError, match=r"x \[2, 1\] and y \[2, 2\] does not fit the learner: mat1.*; give examples like those"):
+        il.predict(told, (torch.zeros(2, 1), torch.zeros(2, 2)), torch.zeros(1, 1))

@@ -12,6 +12,7 @@ from torch import nn
 import innerloop as il
 from innerloop import InputError, Learner, Task, folders
 from innerloop.cli import main
+from innerloop.experiments.experiment import ACCURACY
 from innerloop.folders import input_colours, input_shape, predict_images
 
 SHAPE = (1, 12, 12)
@@ -181,7 +182,7 @@ def test_the_command_shows_a_table_and_writes_every_probability(
     run = tmp_path / "run"
     il.train(learner_of(), il.from_function(noise), 2, meta_batch=2, out=run, progress=False)
     loaded = il.load(run, learner_of())
-    monkeypatch.setattr("innerloop.experiments.load", lambda folder: loaded)
+    monkeypatch.setattr("innerloop.cli._adaptable", lambda folder: (loaded, ACCURACY))
     words = ["adapt", str(run), "--support", str(support), "--query", str(query), "--size", "12"]
     assert main([*words, "--out", str(tmp_path / "found.csv")]) == 0
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from innerloop import InputError, plots, report
+from innerloop import InputError, Scores, plots, report
 from innerloop.experiments import catalogue
 
 
@@ -212,3 +212,13 @@ def test_the_page_holds_everything_itself(tmp_path: Path) -> None:
     for outside in ("http:", "https:", "<script", "<link"):
         assert outside not in page
     assert page.count("<td>600</td>") == 2
+
+
+def test_seeds_that_were_scored_on_different_tasks_are_not_averaged() -> None:
+    three, others, two = Scores(torch.ones(3, 2), "3 tasks"), Scores(torch.ones(3, 2), "3 others"), Scores(torch.ones(2, 2), "2 tasks")
+    assert "1.00 ± 0.00" in report.comparison("a", {"one": {"seed0": three, "seed1": three}, "two": {"seed0": three}})
+    for odd in (others, two):
+        for runs in ({"one": {"seed0": three, "seed1": odd}}, {"two": {"seed0": three}, "one": {"seed0": three, "seed1": odd}}):
+            runs = {"base": {"seed0": three, "seed1": three}, **runs}
+            with pytest.raises(InputError, match=f"{odd.tasks} for seed1 in one, 3 tasks for seed0 in base; run both with"):
+                report.comparison("a", runs)

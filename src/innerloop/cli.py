@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, make_dataclass, replace
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from tyro.conf import OmitArgPrefixes, Positional
 from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import Diverged, InputError, nearest
 from innerloop.evaluate import Scores, compare, predict
-from innerloop.experiments.experiment import RESULT, SCORES, Experiment, Options, adapts, folder_of, seeds_of, trial_of
+from innerloop.experiments.experiment import ACCURACY, RESULT, SCORES, Experiment, Metric, Options, adapts, folder_of, seeds_of, trial_of
 from innerloop.folders import input_colours, input_shape, predict_images
 from innerloop.images.commands import DATA
+from innerloop.learner import Learner
 from innerloop.outer import Stopped
+from innerloop.tasks import check_split
 
 out = Console(highlight=False, markup=False)
 
@@ -123,27 +126,29 @@ class Evaluate:
 
     run: Positional[Path]
     """the run's folder"""
-    steps: int = 10
-    """steps of adaptation"""
+    steps: int | None = None
+    """steps of adaptation; as many as the run scored by default"""
     tasks: int = 600
     """number of tasks"""
     split: str = "test"
     """test, val or train"""
-
-
-def _check_split(split: str) -> None:
-    if split not in ("test", "val", "train"):
-        raise InputError(f"no split {split!r}; {nearest(split, ('test', 'val', 'train'))}")
+    device: str = "cpu"
+    """cpu, cuda, …"""
+    progress: bool = True
+    """show a bar"""
 
 
 def evaluate_(given: Evaluate) -> None:
-    _check_split(given.split)
+    check_split(given.split)
     trial, about = trial_of(given.run)
     metric = experiments.catalogue()[about["experiment"]].metric
+    wanted = about["settings"]["test_steps"] if given.steps is None else given.steps
+    how = {"split": given.split, "metric": metric.of, "device": given.device, "progress": given.progress}
     for case, tasks in trial.cases.items():
         learner = experiments.load(given.run, case=case if (given.run / RESULT).exists() else None)
+        scores = trial.scores(learner, tasks, wanted if adapts(learner) else 0, given.tasks, **how)
         out.print(f"{case}, {given.split} tasks, {metric.name}")
-        print(trial.scores(learner, tasks, given.steps if adapts(learner) else 0, given.tasks, split=given.split, metric=metric.of))
+        print(scores)
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ def analyse_(given: Analyse) -> None:
 
     if given.factors < 2:
         raise InputError(f"factors is {given.factors}; give 2 or more, from 0 to 1")
-    _check_split(given.split)
+    check_split(given.split)
     trial, about = trial_of(given.run)
     if not hasattr(trial.tasks, "draw"):
         raise InputError(
@@ -244,8 +249,13 @@ def _shared(every: Sequence[Mapping[str, Scores]]) -> list[str]:
 
 
 def _scores(folder: Path) -> dict[str, Scores]:
+    """Scores by case, in the order of the run."""
     values, tasks = checkpoint.read(folder / SCORES)
-    return {case: Scores(values[case], tasks[case]) for case in values}
+    if values.keys() != tasks.keys() or any(value.ndim != 2 for value in values.values()):
+        raise InputError(f"{folder / SCORES} is no file of scores; copy it again, or start the run anew")
+    result = folder / RESULT
+    order = [*(checkpoint.read_json(result).get("cases", ()) if result.exists() else ()), *values]
+    return {case: Scores(values[case], tasks[case]) for case in sorted(values, key=order.index)}
 
 
 def _scores_by_seed(folder: Path) -> dict[str, dict[str, Scores]]:
@@ -278,6 +288,7 @@ class Adapt:
 
 
 def adapt_(given: Adapt) -> None:
+    _check_file(given.out, "--out")
     if given.support.is_dir():
         _adapt_to_images(given)
         return
@@ -290,10 +301,15 @@ def adapt_(given: Adapt) -> None:
             f"{given.support} has {len(support[0])} columns and {given.query} {inputs}; the support needs its outputs behind the inputs"
         )
     x, y = [row[:inputs] for row in support], [row[inputs:] for row in support]
-    rows = predict(experiments.load(given.run), (x, y), query, given.steps).tolist()
+    learner, metric = _adaptable(given.run)
+    if metric == ACCURACY:
+        raise InputError(
+            f"{given.run} is a classifier, and {given.support} is for regression; give --support and --query folders of images"
+        )
+    rows = predict(learner, (x, y), query, given.steps).tolist()
     lines = "".join(",".join(f"{value:.6g}" for value in row) + "\n" for row in rows)
     if given.out:
-        checkpoint.write_whole(given.out, lines)
+        _write(given.out, lines)
     else:
         print(lines, end="")
 
@@ -301,7 +317,7 @@ def adapt_(given: Adapt) -> None:
 def _adapt_to_images(given: Adapt) -> None:
     if given.size is not None and given.size < 1:
         raise InputError(f"size is {given.size}; give the height and width in pixels, 1 or more")
-    learner = experiments.load(given.run)
+    learner, _ = _adaptable(given.run)
     shape, (mean, sd) = input_shape(given.run, given.size), input_colours(given.run)
     found = predict_images(learner, given.support, given.query, shape, invert=given.invert, mean=mean, sd=sd, steps=given.steps)
     table = Table("file", "prediction", Column("probability", justify="right"), box=None, pad_edge=False)
@@ -309,7 +325,26 @@ def _adapt_to_images(given: Adapt) -> None:
         table.add_row(str(file), name, f"{probability:.3f}")
     out.print(table)
     if given.out:
-        checkpoint.write_whole(given.out, found.csv())
+        _write(given.out, found.csv())
+
+
+def _adaptable(run: Path) -> tuple[Learner, Metric]:
+    """A run's learner and what it is scored by, once it is known that it adapts to examples."""
+    trial, about = trial_of(run)
+    if not hasattr(trial.tasks, "draw"):
+        raise InputError(f"{run} is of policies, which adapt to rollouts of their own, not to examples; score it with innerloop evaluate")
+    return experiments.load(run), experiments.catalogue()[about["experiment"]].metric
+
+
+def _check_file(file: Path | None, option: str) -> None:
+    if file and file.is_dir():
+        raise InputError(f"{file} is a folder; give {option} the name of a file")
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file whole; its folder is made where it is missing."""
+    checkpoint.writable(file.resolve().parent)
+    checkpoint.write_whole(file, text)
 
 
 def _numbers(path: Path) -> list[list[float]]:
@@ -349,11 +384,15 @@ class Report:
 
 
 def report_(given: Report) -> None:
+    _check_file(given.html, "--html")
     places = [place for place in given.results if place.exists()]
     listed = report.entries(report.read_rows(places), experiments.catalogue())
     if not listed:
+        quick = len(report.read_rows(places, quick=True))
         raise InputError(
-            f"no result lines in {', '.join(map(str, given.results))}; innerloop run makes some, or name a folder with --results"
+            f"no result lines in {', '.join(map(str, given.results))}"
+            + (f" but of {quick} quick run{'s' * (quick > 1)}, left out as they only show that it runs" if quick else "")
+            + f"; innerloop run {'without --quick ' * (quick > 0)}makes some, or name a folder with --results"
         )
     table = report.markdown(listed)
     print(table)
@@ -369,7 +408,6 @@ def report_(given: Report) -> None:
         for name, figure in curves.items():
             checkpoint.write_whole(checkpoint.writable(given.figures) / f"curves-{name.split(',')[0].lower()}.png", figure)
     if given.html:
-        checkpoint.writable(given.html.resolve().parent)
         figures = {
             f"{name} against gradient steps, with 95 % intervals over tasks; crosses are the paper's numbers": figure
             for name, figure in curves.items()
@@ -378,7 +416,8 @@ def report_(given: Report) -> None:
             for kind, pattern in (("Training", "training.png"), ("Fits", "*fits*.png")):
                 for file in sorted(place.rglob(pattern)) if place.is_dir() else []:
                     figures[f"{kind}: {file.relative_to(place)}"] = file.read_bytes()
-        checkpoint.write_whole(given.html, report.page(listed, figures))
+        _write(given.html, report.page(listed, figures))
+        print(f"\n{given.html} is written")
 
 
 @dataclass(frozen=True)
@@ -439,9 +478,22 @@ def parse(shape: Any, arguments: Sequence[str], prog: str, description: str | No
     lines = [line.strip() for line in said.getvalue().splitlines()]
     body = [line for line in lines[2:] if line and not set(line) <= set("-─│╭╮╰╯ ")]
     message = body[0] if body else "the options cannot be read"
+    if message.startswith("Missing from"):
+        message += " " + ", ".join(_missing(body[1:]))
     hints = [re.split(r"\s{2,}", body[k + 1])[0] for k, line in enumerate(body[:-1]) if line.startswith("Perhaps you meant")]
     does = f"did you mean {hints[0]}?" if hints else f"see {prog} --help"
     raise InputError(f"{message.rstrip('.')}; {does}")
+
+
+def _missing(lines: Sequence[str]) -> Iterator[str]:
+    """What tyro lists as missing, each above its help, which says what those without a name of their own are."""
+    for line, under in pairwise([*lines, ""]):
+        if line.startswith("Unrecognized"):
+            return
+        if line.startswith("--"):
+            yield line
+        elif line.isupper():
+            yield f"{line} ({under.removesuffix(' (required)')})"
 
 
 @contextmanager

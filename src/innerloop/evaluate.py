@@ -14,12 +14,13 @@ from innerloop import checkpoint
 from innerloop.batches import one, onto, tensors
 from innerloop.checkpoint import PRIOR
 from innerloop.engine import each_task, in_precision
-from innerloop.errors import InputError, nearest
+from innerloop.errors import InputError
 from innerloop.explain import try_one
 from innerloop.learner import Learner, Task
 from innerloop.losses import in_test
 from innerloop.params import Params
-from innerloop.tasks import SPLITS, Source, Told, most_together, on
+from innerloop.progress import bar
+from innerloop.tasks import Source, Told, check_split, most_together, on
 
 Metric = Callable[[Any, Any], Tensor]
 
@@ -81,6 +82,7 @@ def evaluate(
     metric: Metric | None = None,
     chunk: int | None = None,
     device: str = "cpu",
+    progress: bool = False,
 ) -> Scores:
     """A metric on the query of every task, after 0, 1, … steps of adaptation to its support.
 
@@ -94,6 +96,7 @@ def evaluate(
         metric: ``(prediction, y) → scalar``; by default the learner's loss.
         chunk: tasks that are in memory together; by default as many as take a moment.
         device: such as ``cpu`` or ``cuda``.
+        progress: show a bar.
 
     Raises:
         InputError: no such split, no tasks are asked for, or a metric of a learner without a model.
@@ -103,10 +106,10 @@ def evaluate(
     >>> evaluate(maml(net, mse(net)), Sinusoids(shots=5), steps=10, n_tasks=20).values.shape
     torch.Size([20, 11])
     """
-    if split not in SPLITS:
-        raise InputError(f"no split {split!r}; {nearest(split, SPLITS)}")
-    if n_tasks < 1 or (chunk is not None and chunk < 1):
-        raise InputError(f"n_tasks is {n_tasks} and chunk {chunk}; both must be 1 or more")
+    check_split(split)
+    for name, given in (("n_tasks", n_tasks), ("chunk", chunk)):
+        if given is not None and given < 1:
+            raise InputError(f"{name} is {given}; give 1 or more")
     going = learner if steps is None else learner.taking(steps)
     loss = learner.loss
     if metric is not None:
@@ -120,6 +123,7 @@ def evaluate(
     prior, there, digest = onto(learner.prior, device), on(tasks, device), blake2b(digest_size=8)
 
     def draw(first: int, count: int) -> Task:
+        shown.to(first)
         drawn = there.draw(split, first, count)
         if not all(t.isfinite().all() for t in tensors(drawn)):
             raise InputError(f"the {split!r} tasks hold NaN or infinity; clean the data or leave those out")
@@ -131,8 +135,9 @@ def evaluate(
         return onto(drawn, device)
 
     try_one(going, prior, onto(there.draw(split, 0, 1), device))
-    with in_precision("float32", device), in_test():
+    with in_precision("float32", device), in_test(), bar("scoring", n_tasks, show=progress) as shown:
         values = each_task(scores, prior, draw, n_tasks, chunk or most_together(there))
+        shown.to(n_tasks)
     values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
     values = values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     return Scores(values, f"{n_tasks} of {split!r}, {digest.hexdigest()}")
@@ -200,8 +205,14 @@ def adapted(learner: Learner, support: tuple[Any, Any], steps: int | None = None
     if len(x) != len(y):
         raise InputError(f"the support has {len(x)} x but {len(y)} y; give one y for each x")
     going = learner if steps is None else learner.taking(steps)
-    with torch.no_grad(), in_test():
-        params = going.adapt(learner.prior, (x, y))[-1]
+    try:
+        with torch.no_grad(), in_test():
+            params = going.adapt(learner.prior, (x, y))[-1]
+    except RuntimeError as problem:
+        why = str(problem).strip().splitlines()[0]
+        raise InputError(
+            f"a support of x {list(x.shape)} and y {list(y.shape)} does not fit the learner: {why}; give examples like those of its tasks"
+        ) from problem
     if wrong := [name for name, p in params.items() if not p.isfinite().all()]:
         raise InputError(
             f"adapting to the support makes {wrong[0]} infinite; scale the examples like those of training, or take fewer steps"

@@ -26,10 +26,14 @@ BEGIN, END = "<!-- results: written by `innerloop report --readme` -->", "<!-- e
 MARK = re.compile(r"<!-- results(?: of (?P<names>[^:]+))?: written by `innerloop report --readme` -->")
 
 
-def read_rows(places: Iterable[Path]) -> list[Row]:
-    """Result lines of files, and of all ``result.json`` and ``*.jsonl`` in folders; quick ones are left out.
+def read_rows(places: Iterable[Path], quick: bool = False) -> list[Row]:
+    """Result lines of files, and of all ``result.json`` and ``*.jsonl`` in folders.
 
     Of several lines with the same experiment, settings and seed, the last one counts.
+
+    Args:
+        places: files and folders.
+        quick: those of quick runs alone, which are left out otherwise.
 
     Raises:
         InputError: a file is not of result lines.
@@ -45,10 +49,10 @@ def read_rows(places: Iterable[Path]) -> list[Row]:
             try:
                 row = json.loads(line)
                 key = json.dumps([row["experiment"], row["settings"]], sort_keys=True)
-                quick, _, _ = row["quick"], row["cases"], row["claims"]
+                was_quick, _, _ = row["quick"], row["cases"], row["claims"]
             except (ValueError, KeyError, TypeError) as problem:
                 raise InputError(f"line {number} of {file} is no result line; remove it or name other files") from problem
-            if not quick:
+            if bool(was_quick) == quick:
                 rows[key] = row
     return list(rows.values())
 
@@ -193,11 +197,18 @@ def comparison(case: str, runs: Mapping[str, Mapping[str, Scores]]) -> str:
         InputError: the scores are of different tasks, or a run shares no seed with the first.
     """
     (base, first), *_ = runs.items()
+    one, scored = next(iter(first.items()))
     lines = [f"| {case} | mean ± 95 % | less {base} ± 95 % | by seed |", "|---|---|---|---|"]
     for name, run in runs.items():
         seeds = [seed for seed in first if seed in run]
         if not seeds:
             raise InputError(f"{name} has no seed that {base} has: {', '.join(run)} and {', '.join(first)}; run the same ones")
+        for seed in seeds:
+            if run[seed].tasks != scored.tasks or len(run[seed].values) != len(scored.values):
+                raise InputError(
+                    f"the scores are of different tasks: {run[seed].tasks} for {seed} in {name}, {scored.tasks} for {one} in {base}; "
+                    "run both with the same settings of tests, or leave one out"
+                )
         last = [replace(run[seed], values=run[seed].values[:, -1:]) for seed in seeds]
         apart = [compare(s, replace(first[seed], values=first[seed].values[:, -1:])) for seed, s in zip(seeds, last, strict=True)]
         own, difference = (replace(scores[0], values=torch.stack([s.values for s in scores]).mean(0)) for scores in (last, apart))

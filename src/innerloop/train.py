@@ -19,7 +19,7 @@ from innerloop.errors import Diverged, InputError, positive, whole
 from innerloop.explain import diverged, try_one
 from innerloop.learner import Learner, Task, task_loss
 from innerloop.losses import in_test
-from innerloop.outer import CHECKPOINT, Row, State, Stopped, adam, finished, open_log, place, signals
+from innerloop.outer import CHECKPOINT, METRICS, Row, State, Stopped, adam, finished, open_log, place, signals
 from innerloop.params import Params
 from innerloop.progress import bar
 from innerloop.tasks import Source, most_together, named_source, on
@@ -120,6 +120,8 @@ def train(
     if folder and resume:
         state.go_on(folder, iterations, same)
     if (first := state.iteration) == iterations:
+        if folder and not first:
+            (folder / METRICS).unlink(missing_ok=True)
         log({"iteration": first, "engine": str(state.plan or "none"), "measured": {}, "seconds": state.seconds})
         return finished(learner, params, folder)
 

@@ -3,10 +3,10 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from innerloop import checkpoint
 from innerloop.checkpoint import PRIOR
 from innerloop.environment import environment, peak_memory_mb
-from innerloop.errors import InputError
+from innerloop.errors import InputError, nearest
 from innerloop.evaluate import Scores, evaluate, trained_prior, tune
 from innerloop.learner import Learner
 from innerloop.losses import accuracy
@@ -360,7 +360,7 @@ def load(folder: str | Path, learner: Learner | None = None, case: str | None = 
     """
     if learner is not None:
         return trained_prior(learner, folder)
-    trial, about = trial_of(folder)
+    trial, about = trial_of(folder, otherwise="give load the learner too")
     prior = prior_of(folder, trial)
     result = Path(folder) / RESULT
     cases = checkpoint.read_json(result).get("cases", {}) if result.exists() else {}
@@ -377,27 +377,51 @@ def adapts(learner: Learner) -> bool:
     return len(learner.steps) > learner.prepared
 
 
-def trial_of(folder: str | Path) -> tuple[Trial, Row]:
-    """The trial that a folder's run was of, and what ``run.json`` says of it."""
+def trial_of(folder: str | Path, otherwise: str = "check its name") -> tuple[Trial, Row]:
+    """The trial that a folder's run was of, and what ``run.json`` says of it.
+
+    Raises:
+        InputError: there is no run, and ``otherwise`` is what would do; or it is damaged.
+    """
     from innerloop.experiments.catalogue import find
 
     path = Path(folder) / RUN
     if not path.is_file():
-        raise InputError(f"{folder} holds no run of a listed experiment: there is no {RUN}; give load the learner too")
+        if seeds := [str(seed) for seed in seeds_of(Path(folder)) if (seed / RUN).is_file()]:
+            raise InputError(f"{folder} holds a folder for each seed; give the run of one: {', '.join(seeds)}")
+        raise InputError(f"{folder} holds no run of a listed experiment: there is no {RUN}; {otherwise}")
     about = _about(Path(folder))
     [experiment] = find(str(about.get("experiment")))
-    names = {field.name for field in fields(experiment.settings)}
-    settings = replace(experiment.settings, **{k: _plain(v) for k, v in about["settings"].items() if k in names})
+    given, kinds = {k: _plain(v) for k, v in about["settings"].items()}, get_type_hints(type(experiment.settings))
+    for name, value in given.items():
+        if name not in kinds:
+            raise InputError(f"{path} has a setting {name!r} that {experiment.name} has not; {nearest(name, kinds)}")
+        if not _is_of(value, kinds[name]):
+            usual = getattr(experiment.settings, name)
+            raise InputError(f"{path} is damaged ({name} is {value!r}, not such as {usual!r}); copy it again, or start the run anew")
+    settings = replace(experiment.settings, **given)
     return experiment.build(settings), about
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a setting's kind: bool, int, float, str, a tuple of one of these, or a choice."""
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return value in parts
+    if parts:
+        return isinstance(value, tuple) and all(_is_of(part, parts[0]) for part in value)
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def prior_of(folder: str | Path, trial: Trial) -> Params:
     """The prior that a run left in its folder, once it is known to be of the trial's network.
 
     Raises:
-        InputError: it is missing, damaged, or of another network.
+        InputError: it is not there yet, missing, damaged, or of another network.
     """
     path = Path(folder) / PRIOR
+    if not path.is_file() and (path.parent / CHECKPOINT).is_file():
+        raise InputError(f"the run in {folder} is not finished: it has a checkpoint and no {PRIOR}; go on with innerloop run … --resume")
     return checkpoint.fitting(trial.finish(trial.learner.prior), checkpoint.read(path)[0], path)
 
 

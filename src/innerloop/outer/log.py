@@ -15,9 +15,18 @@ Row = dict[str, Any]
 
 
 def logged(folder: Path) -> list[Row]:
-    """The lines that a run has logged; none where it was not trained."""
-    file = folder / METRICS
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """The lines that a run has logged; none where it was not trained.
+
+    Raises:
+        InputError: a line is damaged.
+    """
+    file, rows = folder / METRICS, []
+    for number, line in enumerate(file.read_text(errors="replace").splitlines() if file.exists() else (), 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as problem:
+            raise InputError(f"line {number} of {file} is no line of metrics; remove it, or copy the file again") from problem
+    return rows
 
 
 @contextmanager

@@ -111,6 +111,8 @@ class State:
         if not path.is_file():
             raise InputError(f"there is no run to resume in {path.parent}; leave --resume out to start one")
         kept, about = checkpoint.read(path)
+        if lacking := {"same", "iteration", "outer", "groups", "schedule", "plan", "seconds"} - about.keys():
+            raise InputError(f"{path} is no checkpoint: it has no {min(lacking)}; copy it again, or start the run anew")
         for name, value in about["same"].items():
             if same.get(name) != value:
                 raise InputError(f"the run in {path.parent} was made with {name} {value}, not {same.get(name)}; go on with the same")

@@ -8,6 +8,7 @@ from innerloop.batches import onto
 from innerloop.errors import InputError
 from innerloop.evaluate import Scores
 from innerloop.learner import Learner
+from innerloop.progress import bar
 from innerloop.rl.families import FamilyExperience
 from innerloop.rl.rollouts import Experience, total
 
@@ -21,6 +22,7 @@ def evaluate_policy(
     split: str = "test",
     together: int = 20,
     device: str = "cpu",
+    progress: bool = False,
 ) -> Scores:
     """Mean undiscounted return of the rollouts gathered after 0, 1, … steps of adaptation, for every task.
 
@@ -35,6 +37,7 @@ def evaluate_policy(
         split: ``test``, ``val`` or ``train``.
         together: tasks that are rolled out side by side.
         device: such as ``cpu`` or ``cuda``.
+        progress: show a bar.
 
     Returns:
         Scores ``[tasks, steps + 1]``, more is better; of families ``[families · goals, steps + 1]``.
@@ -51,13 +54,16 @@ def evaluate_policy(
 
     Source: Finn et al. 2017, arXiv:1703.03400, §5.3.
     """
-    if n_tasks < 1 or together < 1:
-        raise InputError(f"n_tasks is {n_tasks} and together {together}; both must be 1 or more")
+    for name, given in (("n_tasks", n_tasks), ("together", together)):
+        if given < 1:
+            raise InputError(f"{name} is {given}; give 1 or more")
     if steps is not None:
         learner, experience = experience.going(learner, steps)
     prior, world, values = onto(learner.prior, device), experience.world, []
-    for first in range(0, n_tasks, together):
-        tasks = experience.gather(learner, prior, split, first, min(together, n_tasks - first))
-        values.append(torch.stack([total(rollouts) for rollouts in experience.points(learner, tasks)], 1).cpu())
+    with bar("scoring", n_tasks, show=progress) as shown:
+        for first in range(0, n_tasks, together):
+            tasks = experience.gather(learner, prior, split, first, min(together, n_tasks - first))
+            values.append(torch.stack([total(rollouts) for rollouts in experience.points(learner, tasks)], 1).cpu())
+            shown.to(min(first + together, n_tasks))
     digest = blake2b(world.tasks(split, 0, n_tasks).cpu().numpy().tobytes(), digest_size=8).hexdigest()
     return Scores(torch.cat(values), f"{n_tasks} of {split!r}, {digest}")

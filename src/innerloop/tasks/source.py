@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from innerloop.batches import join, map_tensors, some, stack, tensors
-from innerloop.errors import InputError
+from innerloop.errors import InputError, nearest
 from innerloop.learner import Task
 
 SPLITS = ("train", "val", "test")
@@ -27,6 +27,12 @@ class Source(Protocol):
     def draw(self, split: str, first: int, count: int) -> Task:
         """Tasks ``first`` … ``first + count − 1`` of a split, stacked."""
         ...
+
+
+def check_split(split: str) -> None:
+    """Refuse what is no split."""
+    if split not in SPLITS:
+        raise InputError(f"no split {split!r}; {nearest(split, SPLITS)}")
 
 
 def most_together(source: Source) -> int | None:
