@@ -696,7 +696,7 @@ def test_a_policy_of_the_wrong_kind_or_size_is_named() -> None:
         (lambda: trpo(learner_for(), limit=0.0), "limit above 0"),
         (lambda: train_policy(learner_for(), Experience(small(), 2), 1, engine="loop"), "engine is 'loop'"),
         (lambda: train_policy(learner_for(), Experience(small(), 2), 1, resume=True), "give out"),
-        (lambda: train_policy(learner_for(), Experience(small(), 2), -1), "below 0"),
+        (lambda: train_policy(learner_for(), Experience(small(), 2), -1), "iterations is -1; it must be a whole number from 0 on"),
         (lambda: evaluate_policy(learner_for(), Experience(small(), 2), n_tasks=0), "1 or more"),
     ],
 )

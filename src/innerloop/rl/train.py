@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from innerloop import checkpoint
 from innerloop.batches import onto
 from innerloop.engine import Plan, meta_gradient
-from innerloop.errors import Diverged, InputError, positive
+from innerloop.errors import Diverged, InputError, positive, whole
 from innerloop.learner import Learner, Task
 from innerloop.outer import CHECKPOINT, Row, State, Stopped, finished, open_log, place, signals
 from innerloop.outer.trpo import TrustRegion
@@ -84,8 +84,7 @@ def train_policy(
     Source: Finn et al. 2017, arXiv:1703.03400, algorithm 3.
     """
     positive(meta_batch=meta_batch, checkpoint_every=checkpoint_every, outer_steps=outer_steps)
-    if iterations < 0:
-        raise InputError(f"iterations is {iterations}; it cannot be below 0")
+    whole(iterations=iterations, meta_batch=meta_batch)
     folder = place(out, resume or track)
     if engine not in (known := ("auto", "vmap", "vmap+compile")):
         raise InputError(f"engine is {engine!r}; policies are trained with {', '.join(known)}")
