@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,37 @@ def test_any_environment_with_tasks_is_a_world() -> None:
         assert ended.min() < 12
         again = Experience(world, 5).gather(learner, learner.prior, "train", 0, 4)
         assert torch.equal(again.query.rewards, met.query.rewards)
+
+
+class Exact(Corridor):
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+
+
+class Reusing(SyncVectorEnv):
+    """Gives the same array after each step."""
+
+    def __init__(self, one: type[Corridor], n: int):
+        super().__init__([one] * n, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+
+    def sample_tasks(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(-3, 3, (n, 1))
+
+    def set_tasks(self, tasks: np.ndarray) -> None:
+        for env, task in zip(self.envs, tasks, strict=True):
+            env.unwrapped.set_task(task)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("one", "kind"), [(Corridor, torch.float32), (Exact, torch.float64)])
+def test_what_was_seen_stays_as_it_was_and_as_exact_as_the_policy(one: type[Corridor], kind: torch.dtype) -> None:
+    policy = gaussian_mlp(1, 8, 1, generator=torch.Generator().manual_seed(0)).to(kind)
+    learner = judged(maml(policy, score(policy), 1, 0.1), policy)
+    worlds = (Vector(partial(Reusing, one), horizon=6), Single(one, horizon=6))
+    reused, own = (Experience(world, 3).gather(learner, learner.prior, "train", 0, 2).query for world in worlds)
+    for a, b in zip(reused, own, strict=True):
+        assert torch.equal(a, b)
+    seen = own.observations[own.alive]
+    assert seen.dtype == kind
+    assert torch.equal(seen, seen.float().to(kind)) == (kind == torch.float32)
 
 
 def test_actions_are_stretched_to_their_bounds_or_cut_to_them() -> None:

@@ -1,6 +1,6 @@
 """Policies: estimators against exact derivatives, rollouts that replay, returns, trust regions, training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -48,6 +48,7 @@ from innerloop.rl import (
     trpo,
 )
 from innerloop.rl.returns import RIDGE, discounted, features, fitted
+from innerloop.rl.worlds import Around, Episodes
 
 F64 = torch.float64
 
@@ -285,6 +286,30 @@ def test_a_tasks_rollouts_do_not_depend_on_those_beside_it() -> None:
     torch.testing.assert_close(one(together, 4), one(alone, 0), rtol=1e-12, atol=1e-12)
     other = experience.gather(learner, learner.prior, "test", 4, 1)
     assert not torch.equal(one(other, 0).query.rewards, one(alone, 0).query.rewards)
+
+
+class Reusing:
+    """Episodes that keep all that they give in the same tensors."""
+
+    def __init__(self, plain: Episodes):
+        self.plain, self.observation = plain, plain.observation.clone()
+        self.reward = self.observation[..., 0].clone()
+
+    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        seen, reward, ended = self.plain.step(action)
+        return self.observation.copy_(seen), self.reward.copy_(reward), ended
+
+
+class ReusingWorld(Around):
+    def begin(self, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator]) -> Episodes:
+        return Reusing(self.world.begin(tasks, trajectories, generators))
+
+
+def test_a_world_may_reuse_its_tensors() -> None:
+    learner = learner_for()
+    own, reused = (Experience(world, 3).gather(learner, learner.prior, "train", 0, 2) for world in (small(), ReusingWorld(small())))
+    for a, b in zip(own.query, reused.query, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_rollouts_of_the_step_before_are_seen_again_where_that_is_asked() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -55,7 +55,8 @@ def collect(
     other tasks are collected with it.
 
     Args:
-        policy: a learner's model, ``(params, observations) → distribution``.
+        policy: a learner's model, ``(params, observations) → distribution``. It acts as it was when it was first used with tensors
+            of such shapes: what may change later, such as a temperature, must be among the parameters.
         params: stacked, one row a task.
         tasks: rows of numbers, from ``world.tasks``.
         trajectories: of each task.
@@ -74,7 +75,9 @@ def collect(
     told = _for_all_tasks(policy)
     with torch.no_grad():
         episodes = world.begin(tasks.to(device, kind), trajectories, generators)
-        seen, alive = episodes.observation.to(device, kind), torch.ones(noise.shape[:2], dtype=torch.bool, device=device)
+        # Copies, as the world may write what comes next into the same tensors.
+        own = partial(torch.Tensor.to, device=device, dtype=kind, copy=True)
+        seen, alive = own(episodes.observation), torch.ones(noise.shape[:2], dtype=torch.bool, device=device)
         steps = []
         for t in range(world.horizon):
             chosen = told(params, seen)
@@ -82,8 +85,8 @@ def collect(
                 _check_policy(chosen, world)
             action = chosen.act(noise[:, :, t])
             following, reward, ended = episodes.step(action)
-            steps.append((seen, action, reward.to(device, kind), alive))
-            seen, alive = following.to(device, kind), alive & ~ended.to(device)
+            steps.append((seen, action, own(reward), alive))
+            seen, alive = own(following), alive & ~ended.to(device)
             if not alive.any():
                 break
         observations, actions, rewards, taken = (torch.stack(each, 2) for each in zip(*steps, strict=True))
@@ -100,7 +103,10 @@ def collect(
 
 @lru_cache(maxsize=8)
 def _for_all_tasks(policy: Policy) -> Callable[[Params, Tensor], Any]:
-    """The policy at parameters of each task; it is called for every time step, so what is not arithmetic counts."""
+    """The policy at parameters of each task; it is called for every time step, so what is not arithmetic counts.
+
+    Tracing takes as long as many of these steps, so it is done once for each policy.
+    """
     return traced(vmap(policy))
 
 
