@@ -13,7 +13,19 @@ import torch
 from innerloop import InputError
 from innerloop.methods import maltml, maml, pretrained
 from innerloop.models import mlp
-from innerloop.rl import CategoricalPolicy, Drifting, Experience, FamilyExperience, Navigation, Told, gaussian_mlp, judged, score, total
+from innerloop.rl import (
+    CategoricalPolicy,
+    Drifting,
+    Experience,
+    FamilyExperience,
+    Navigation,
+    Returns,
+    Told,
+    gaussian_mlp,
+    judged,
+    score,
+    total,
+)
 
 gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is missing")
 pytest.importorskip("mujoco", reason="MuJoCo is missing")
@@ -196,6 +208,28 @@ def test_any_environment_with_tasks_is_a_world() -> None:
         assert ended.min() < 12
         again = Experience(world, 5).gather(learner, learner.prior, "train", 0, 4)
         assert torch.equal(again.query.rewards, met.query.rewards)
+
+
+class Steady(Corridor):
+    """Reward 1 for ever."""
+
+    def step(self, action: Any) -> Any:
+        seen, _, *over = super().step(action)
+        return seen, 1.0, *over
+
+
+@pytest.mark.parametrize("around", [lambda world: world, Told])
+def test_an_episode_that_gymnasium_cuts_goes_on_as_expected_where_that_is_asked(around: Callable[[Any], Any]) -> None:
+    world = around(Single(lambda: gymnasium.wrappers.TimeLimit(Steady(ends=False), 30), horizon=40))
+    policy = gaussian_mlp(world.observations, 8, 1, generator=torch.Generator().manual_seed(0))
+    learner = judged(pretrained(policy, score(policy)), policy)
+    surprise = {}
+    for bootstrap in (True, False):
+        returns = Returns(discount=0.5, normalised=False, bootstrap=bootstrap)
+        query = Experience(world, 5, returns=returns).gather(learner, learner.prior, "train", 0, 2).query
+        assert query.alive.sum(-1).unique().tolist() == [30]
+        surprise[bootstrap] = float(query.advantages.abs().max())
+    assert surprise[True] < 0.1 < 0.3 < surprise[False]
 
 
 class Exact(Corridor):

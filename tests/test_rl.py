@@ -402,6 +402,20 @@ def test_bootstrapping_takes_a_constant_reward_to_go_on() -> None:
         cut(seen, rewards, alive)
 
 
+def test_an_episode_that_a_time_limit_cuts_is_bootstrapped_where_it_was_cut() -> None:
+    """The same walk, cut after 5 of 12 steps by the world and by the horizon: every advantage is the same."""
+    cut = Returns(bootstrap=True, normalised=False)
+    seen, rewards, last = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((1, 4, 5, 2), (1, 4, 5), (1, 4, 2)))
+    alive, going = torch.ones(1, 4, 5, dtype=torch.bool), torch.tensor([[True, True, False, False]])
+    longer = lambda t: torch.cat([t, t.new_zeros(*t.shape[:2], 7, *t.shape[3:])], 2)
+    wanted = cut(seen, rewards, alive, last, going)
+    found = cut(longer(seen), longer(rewards), longer(alive), last, going)
+    torch.testing.assert_close(found, longer(wanted))
+    assert not torch.allclose(wanted, cut(seen, rewards, alive, last, torch.zeros_like(going)))
+    after = last.where(going.unsqueeze(-1), torch.nan)  # what follows an end
+    torch.testing.assert_close(cut(seen, rewards, alive, after, going), wanted)
+
+
 def test_rollouts_are_bootstrapped_with_what_was_seen_last() -> None:
     learner = policies(small(), "maml", 1)
     plain, cut = (Experience(small(), 5, returns=Returns(bootstrap=b)).gather(learner, learner.prior, "train", 0, 2) for b in (False, True))

@@ -155,6 +155,7 @@ class _Running:
             self.env.reset(options={"reset_mask": self.ended.copy()})
         seen, reward, terminated, truncated, _ = self.env.step(chosen)
         self.ended = terminated | truncated
+        self.cut = torch.as_tensor(truncated & ~terminated).view(self.shape)
         self.observation = self._shaped(seen)
         return self.observation, self._shaped(reward), torch.as_tensor(self.ended).view(self.shape)
 

@@ -78,7 +78,7 @@ def collect(
         # Copies, as the world may write what comes next into the same tensors.
         own = partial(torch.Tensor.to, device=device, dtype=kind, copy=True)
         seen, alive = own(episodes.observation), torch.ones(noise.shape[:2], dtype=torch.bool, device=device)
-        steps = []
+        cut, steps = torch.zeros_like(alive), []
         for t in range(world.horizon):
             chosen = told(params, seen)
             if not t:
@@ -86,19 +86,20 @@ def collect(
             action = chosen.act(noise[:, :, t])
             following, reward, ended = episodes.step(action)
             steps.append((seen, action, own(reward), alive))
+            cut |= alive & torch.as_tensor(getattr(episodes, "cut", False), device=device)
             seen, alive = own(following), alive & ~ended.to(device)
             if not alive.any():
                 break
         observations, actions, rewards, taken = (torch.stack(each, 2) for each in zip(*steps, strict=True))
         _check_finite(observations, rewards, taken)
+        last = _last(observations, seen, taken) if returns.bootstrap else None
         if (missing := world.horizon - len(steps)) > 0:
             observations, actions, rewards, taken = (_longer(t, missing) for t in (observations, actions, rewards, taken))
         # Not times 0: what comes after an episode's end may be NaN.
         observations, rewards = observations.where(taken.unsqueeze(-1), 0), rewards.where(taken, 0)
         actions = actions.where(taken if world.discrete else taken.unsqueeze(-1), 0)
         log_prob = vmap(policy)(params, observations).log_prob(actions) * taken
-        last = seen if returns.bootstrap else None
-        return Rollouts(observations, actions, rewards, taken, log_prob, returns(observations, rewards, taken, last, alive))
+        return Rollouts(observations, actions, rewards, taken, log_prob, returns(observations, rewards, taken, last, alive | cut))
 
 
 @lru_cache(maxsize=8)
@@ -115,6 +116,13 @@ def _noise(world: World, trajectories: int, generator: torch.Generator) -> Tenso
     if not world.discrete:
         return torch.randn(shape, generator=generator)
     return -(-torch.rand(shape, generator=generator).clamp(1e-20).log()).log()
+
+
+def _last(observations: Tensor, seen: Tensor, taken: Tensor) -> Tensor:
+    """What each episode saw after its last step, of what was seen before every step and in the end."""
+    whole = torch.cat([observations, seen.unsqueeze(2)], 2)
+    n = taken.sum(-1)[..., None, None].expand(-1, -1, 1, whole.shape[-1])
+    return whole.gather(2, n).squeeze(2)
 
 
 def _longer(t: Tensor, missing: int) -> Tensor:
