@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, hessian
 
-from innerloop import InputError, Task, adam, checkpoint
+from innerloop import Diverged, InputError, Task, adam, checkpoint
 from innerloop.batches import map_tensors, one
 from innerloop.engine import Plan, meta_gradient
 from innerloop.learner import Learner, Loss, meta_loss
@@ -706,8 +706,19 @@ class Broken:
 @pytest.mark.parametrize(("what", "time"), [("an observation", 2), ("a reward", 1)])
 def test_nan_is_named_with_task_and_time(what: str, time: int) -> None:
     learner = learner_for()
-    with pytest.raises(InputError, match=f"{what} of task 1 is NaN or infinite at time {time} of trajectory 0"):
-        Experience(Broken(what), 2).gather(learner, learner.prior, "train", 0, 3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"{what} of task 6 of 'train' is NaN or infinite at time {time} of trajectory 0"):
+        Experience(Broken(what), 2).gather(learner, learner.prior, "train", 5, 3)  # type: ignore[arg-type]
+
+
+def test_a_prior_or_an_adaptation_that_diverged_is_not_blamed_on_the_world(tmp_path: Path) -> None:
+    met = Experience(small(), 2)
+    with pytest.raises(Diverged, match="the prior became NaN or infinite before iteration 1; take a smaller outer step"):
+        train_policy(learner_for(), met, 3, optimizer=lambda params: torch.optim.SGD(params, torch.inf), out=tmp_path, **QUIET)
+    assert checkpoint.read(tmp_path / "checkpoint.safetensors")[1]["iteration"] == 0
+    policy = gaussian_mlp(2, 8, 2, generator=torch.Generator().manual_seed(0))
+    learner = judged(maml(policy, score(policy), 1, torch.inf), policy)
+    with pytest.raises(Diverged, match="that task 40 of 'test' is met with became NaN or infinite; take smaller steps"):
+        met.gather(learner, learner.prior, "test", 40, 2)
 
 
 def test_a_policy_of_the_wrong_kind_or_size_is_named() -> None:

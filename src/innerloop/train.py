@@ -20,7 +20,7 @@ from innerloop.explain import diverged, try_one
 from innerloop.learner import Learner, Task, task_loss
 from innerloop.losses import in_test
 from innerloop.outer import CHECKPOINT, Row, State, Stopped, adam, finished, open_log, place, signals
-from innerloop.params import Params
+from innerloop.params import Params, finite
 from innerloop.progress import bar
 from innerloop.tasks import Source, most_together, named_source, on
 
@@ -141,7 +141,7 @@ def train(
 
         def keep() -> None:
             losses.read()
-            if not all(p.isfinite().all() for p in params.values()):
+            if not finite(params):
                 raise Diverged(f"the prior became NaN or infinite before iteration {state.iteration}; lower outer_rate ({outer_rate})")
             if folder:
                 state.save(folder / CHECKPOINT, same)

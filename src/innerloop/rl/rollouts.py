@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from innerloop.engine import keep_freed_memory, traced
-from innerloop.errors import InputError
+from innerloop.errors import Diverged, InputError
 from innerloop.learner import Learner, Task
-from innerloop.params import Params
+from innerloop.params import Params, finite
 from innerloop.rl.policies import Policy
 from innerloop.rl.returns import Returns
 from innerloop.rl.worlds import World
@@ -47,7 +47,14 @@ def total(rollouts: Rollouts) -> Tensor:
 
 
 def collect(
-    policy: Policy, params: Params, world: World, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator], returns: Returns
+    policy: Policy,
+    params: Params,
+    world: World,
+    tasks: Tensor,
+    trajectories: int,
+    generators: Sequence[torch.Generator],
+    returns: Returns,
+    names: Sequence[str] = (),
 ) -> Rollouts:
     """Rollouts of several tasks at once, each by parameters of its own: a_t ~ π_φᵢ(· | o_t).
 
@@ -62,9 +69,11 @@ def collect(
         trajectories: of each task.
         generators: one a task.
         returns: how advantages are made of rewards.
+        names: of the tasks, for errors; by default, their row.
 
     Raises:
         InputError: an observation or a reward is NaN or infinite, or the policy's actions are not the world's.
+        Diverged: it is, and the parameters that acted are too.
     """
     if trajectories < 1 or world.horizon < 1:
         raise InputError(f"trajectories is {trajectories} and the world's horizon {world.horizon}; both must be 1 or more")
@@ -91,7 +100,7 @@ def collect(
             if not alive.any():
                 break
         observations, actions, rewards, taken = (torch.stack(each, 2) for each in zip(*steps, strict=True))
-        _check_finite(observations, rewards, taken)
+        _check_finite(observations, rewards, taken, params, names or [f"task {row}" for row in range(len(tasks))])
         last = _last(observations, seen, taken) if returns.bootstrap else None
         if (missing := world.horizon - len(steps)) > 0:
             observations, actions, rewards, taken = (_longer(t, missing) for t in (observations, actions, rewards, taken))
@@ -141,12 +150,14 @@ def _check_policy(told: object, world: World) -> None:
         )
 
 
-def _check_finite(observations: Tensor, rewards: Tensor, alive: Tensor) -> None:
+def _check_finite(observations: Tensor, rewards: Tensor, alive: Tensor, params: Params, names: Sequence[str]) -> None:
     for name, of in (("an observation", observations), ("a reward", rewards.unsqueeze(-1))):
         if not (fine := of.isfinite().all(-1) | ~alive).all():
             task, trajectory, time = (~fine).nonzero()[0].tolist()
+            if not finite({part: p[task] for part, p in params.items()}):
+                raise Diverged(f"the parameters that {names[task]} is met with became NaN or infinite; take smaller steps")
             raise InputError(
-                f"{name} of task {task} is NaN or infinite at time {time} of trajectory {trajectory}; "
+                f"{name} of {names[task]} is NaN or infinite at time {time} of trajectory {trajectory}; "
                 "bound the world's state, or end such an episode before it"
             )
 
@@ -228,4 +239,10 @@ class Experience:
         if tasks.ndim == 3:  # they change from step to step
             tasks = tasks[:, min(phase, tasks.shape[1] - 1)]
         generators = [generator_of(*key, phase) for key in keys]
-        return collect(learner.model, params, self.world, tasks, trajectories, generators, self.returns)
+        return collect(learner.model, params, self.world, tasks, trajectories, generators, self.returns, list(map(_named, keys)))
+
+
+def _named(key: tuple[object, ...]) -> str:
+    """A task by its key: its number and split, and where in a family it is."""
+    _, split, number, *within = key
+    return " ".join(map(str, ("task", number, "of", repr(split), *within)))

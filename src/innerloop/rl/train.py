@@ -15,6 +15,7 @@ from innerloop.errors import Diverged, InputError, positive
 from innerloop.learner import Learner, Task
 from innerloop.outer import CHECKPOINT, Row, State, Stopped, finished, open_log, place, signals
 from innerloop.outer.trpo import TrustRegion
+from innerloop.params import finite
 from innerloop.progress import bar
 from innerloop.rl.families import FamilyExperience
 from innerloop.rl.rollouts import Experience, total
@@ -70,7 +71,7 @@ def train_policy(
 
     Raises:
         InputError: a setting cannot be used, or the world gives NaN.
-        Diverged: the prior became NaN or infinite; the last checkpoint stays.
+        Diverged: the prior, or what it adapted to, became NaN or infinite; the last checkpoint stays.
         Stopped: Ctrl-C or SIGTERM came; the state is saved.
 
     >>> from innerloop.methods import maml
@@ -109,15 +110,19 @@ def train_policy(
         signals() as received,
     ):
 
-        def keep() -> None:
-            if not all(p.isfinite().all() for p in state.params.values()):
+        def check() -> None:
+            if not finite(state.params):
                 raise Diverged(f"the prior became NaN or infinite before iteration {state.iteration}; take a smaller outer step")
+
+        def keep() -> None:
+            check()
             if folder:
                 state.save(folder / CHECKPOINT, same)
 
         write({"iteration": first, "engine": str(plan), "measured": {}})
         keep()
         while state.iteration < iterations:
+            check()  # or else the world would be blamed for what such a prior does in it
             tasks = experience.gather(learner, state.params, "train", state.iteration * meta_batch, meta_batch)
             returns = [float(total(rollouts).mean()) for rollouts in experience.points(learner, tasks)]
             if returns[-1] > state.highest:
