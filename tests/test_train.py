@@ -105,6 +105,16 @@ def test_a_schedule_moves_the_outer_rate() -> None:
     torch.testing.assert_close(trained.prior, by_hand(4, outer_of, lambda n: learner()), rtol=1e-5, atol=1e-7)
 
 
+def test_a_rate_that_fell_along_a_cosine_stays_where_it_ends() -> None:
+    outer = torch.optim.SGD([torch.zeros(1)], 0.5)
+    falling, rates = il.cosine(3, least=0.1)(outer), []
+    for _ in range(8):
+        outer.step()
+        falling.step()
+        rates.append(outer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.4, 0.2] + 6 * [0.1])
+
+
 def test_each_element_of_the_meta_gradient_is_clipped() -> None:
     def outer_of(params: list[torch.Tensor]) -> list[Any]:
         outer = torch.optim.Adam(params, 1e-2)
