@@ -17,7 +17,7 @@ import torch
 from conftest import smooth_net
 from safetensors.torch import load_file
 from torch import nn
-from torch.optim.lr_scheduler import MultiStepLR
+from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import innerloop as il
@@ -431,6 +431,34 @@ def test_a_run_goes_on_only_as_it_began(how: dict, message: str, tmp_path: Path)
     il.train(learner(), SOURCE, 4, out=tmp_path, progress=False)
     with pytest.raises(InputError, match=message):
         il.train(learner(), **({"tasks": SOURCE, "iterations": 8, "out": tmp_path, "resume": True, "progress": False} | how))
+
+
+def warmed(outer: torch.optim.Optimizer) -> SequentialLR:
+    return SequentialLR(outer, [LinearLR(outer, 0.1, total_iters=2), MultiStepLR(outer, [1, 1, 3], 0.3)], [2])
+
+
+def by_tensor(params: list[torch.Tensor]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(params, torch.tensor(1e-2))
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # of SequentialLR itself
+@pytest.mark.parametrize("how", [{"schedule": warmed}, {"optimizer": by_tensor}, {"optimizer": by_tensor, "schedule": il.cosine(6)}])
+def test_optimisers_and_schedules_go_on_whatever_their_state_is(how: dict, tmp_path: Path) -> None:
+    il.train(learner(), SOURCE, 3, out=tmp_path, **how, **ONE_PLAN)
+    same(
+        il.train(learner(), SOURCE, 6, out=tmp_path, resume=True, **how, **ONE_PLAN).prior,
+        il.train(learner(), SOURCE, 6, **how, **ONE_PLAN).prior,
+    )
+
+
+def test_a_schedule_that_no_checkpoint_can_keep_is_refused_at_the_start(tmp_path: Path) -> None:
+    def odd(outer: torch.optim.Optimizer) -> MultiStepLR:
+        made = MultiStepLR(outer, [3])
+        made.inner = made  # type: ignore[attr-defined]
+        return made
+
+    with pytest.raises(InputError, match=r"schedule\.inner is of the kind MultiStepLR, which checkpoints cannot keep"):
+        il.train(learner(), SOURCE, 3, out=tmp_path, schedule=odd, **ONE_PLAN)
 
 
 def test_a_run_can_be_resumed_from_its_first_moment(tmp_path: Path) -> None:
