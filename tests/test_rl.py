@@ -243,6 +243,16 @@ def test_distributions_agree_with_torchs() -> None:
     )
 
 
+def test_an_action_that_is_never_taken_adds_nothing_to_the_divergence() -> None:
+    old, new = torch.tensor([[0.3, -torch.inf, 1.0], [0.1, -torch.inf, 0.2]], dtype=F64)
+    seen = torch.tensor([True, False, True])
+    kl = lambda logits: Categorical(old).kl(Categorical(logits))
+    assert kl(old) == 0
+    torch.testing.assert_close(kl(new), Categorical(old[seen]).kl(Categorical(new[seen])))
+    torch.testing.assert_close(grad(kl)(new)[seen], grad(lambda logits: Categorical(old[seen]).kl(Categorical(logits)))(new[seen]))
+    assert hessian(kl)(old).isfinite().all()
+
+
 def policies(world: Navigation, method: str, steps: int) -> Learner:
     policy = gaussian_mlp(2, 8, 8, 2, generator=torch.Generator().manual_seed(0)).double()
     loss = score(policy)
