@@ -151,6 +151,8 @@ def test_gravity_drifts_from_step_to_step_and_a_family_shares_its_course() -> No
     assert torch.equal(courses[:, 0, :, 1], courses[:, 1, :, 1])
     assert not torch.equal(courses[:, 0, :, 0], courses[:, 1, :, 0])
     assert ((courses[..., 1] <= -7) & (courses[..., 1] >= -17)).all()
+    first = world.world.tasks("train/3", 0, 1)  # of the key "train/3/0", which is also that of task 3's first rollouts
+    assert not torch.equal(world.families("train", 3, 1, 1)[0, 0, :1, :1], first)
     env = Locomotion(2, "cheetah", "velocity")
     env.set_tasks(np.array([[1.0, -7.0], [1.0, -17.0]]))
     seen, _ = env.reset(seed=[0, 0])
