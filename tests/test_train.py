@@ -421,6 +421,11 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"outer_rate": 0.5}, "was made with outer_rate 0.001, not 0.5; go on with the same"),
         ({"meta_batch": 5}, "was made with meta_batch 25, not 5"),
         ({"optimizer": lambda params: torch.optim.SGD(params, 0.1)}, "was made with optimizer Adam, not SGD"),
+        ({"optimizer": il.adam(0.5)}, "was made with outer_rate 0.001, not 0.5"),
+        ({"learner": learner(steps=2)}, "was made with steps 1, not 2"),
+        ({"learner": replace(learner(), prepared=1)}, "was made with prepared 0, not 1"),
+        ({"learner": replace(learner(), weights=(0.5, 0.5))}, r"was made with weights \[1.0\], not \[0.5, 0.5\]"),
+        ({"phases": {0: learner(steps=2)}}, r"was made with steps by phase \[1\], not \[2\]"),
         ({"schedule": il.cosine(10)}, "was made with schedule none, not CosineAnnealingLR"),
         ({"phases": {6: learner()}}, r"was made with phases \[0\], not \[0, 6\]"),
         ({"tasks": Sinusoids(seed=1)}, "was made with tasks Sinusoids"),
@@ -430,7 +435,17 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_a_run_goes_on_only_as_it_began(how: dict, message: str, tmp_path: Path) -> None:
     il.train(learner(), SOURCE, 4, out=tmp_path, progress=False)
     with pytest.raises(InputError, match=message):
-        il.train(learner(), **({"tasks": SOURCE, "iterations": 8, "out": tmp_path, "resume": True, "progress": False} | how))
+        il.train(**({"learner": learner(), "tasks": SOURCE, "iterations": 8, "out": tmp_path, "resume": True, "progress": False} | how))
+
+
+def test_what_a_checkpoint_does_not_tell_is_taken_to_be_the_same(tmp_path: Path) -> None:
+    il.train(learner(), SOURCE, 4, out=tmp_path, optimizer=il.adam(0.01), **ONE_PLAN)
+    path = tmp_path / "checkpoint.safetensors"
+    kept, about = il.checkpoint.read(path)
+    told = {name: value for name, value in about["same"].items() if name in ("tasks", "meta_batch", "precision", "optimizer")}
+    il.checkpoint.save(path, kept, {**about, "same": told})
+    resumed = il.train(learner(), SOURCE, 8, out=tmp_path, resume=True, optimizer=il.adam(0.01), **ONE_PLAN)
+    same(resumed.prior, il.train(learner(), SOURCE, 8, optimizer=il.adam(0.01), **ONE_PLAN).prior)
 
 
 def warmed(outer: torch.optim.Optimizer) -> SequentialLR:

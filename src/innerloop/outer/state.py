@@ -111,7 +111,7 @@ class State:
         """Become what the checkpoint holds.
 
         Raises:
-            InputError: there is none, it is damaged, or of another run.
+            InputError: there is none, it is damaged, or of another run. What the checkpoint does not tell is taken to be the same.
         """
         if not path.is_file():
             raise InputError(f"there is no run to resume in {path.parent}; leave --resume out to start one")
@@ -137,6 +137,17 @@ class State:
             random_state(device, kept[name])
         self.iteration, self.pending = about["iteration"], kept["pending"].tolist()
         self.plan, self.began = Plan(**about["plan"]), time.perf_counter() - about["seconds"]
+
+
+def kept_by(learner: Learner, outer: Optimizer | None) -> dict[str, Any]:
+    """What a run must keep to when it goes on, of learner and optimiser; names and shapes of the prior are compared by ``fitting``."""
+    rate = outer.defaults.get("lr") if outer else None
+    return {
+        "outer_rate": float(rate) if isinstance(rate, (int, float, Tensor)) else None,
+        "steps": len(learner.steps),
+        "prepared": learner.prepared,
+        "weights": list(learner.weights),
+    }
 
 
 def place(out: str | Path | None, needed: bool) -> Path | None:

@@ -13,7 +13,7 @@ from innerloop.batches import onto
 from innerloop.engine import Plan, meta_gradient
 from innerloop.errors import Diverged, InputError, positive
 from innerloop.learner import Learner, Task
-from innerloop.outer import CHECKPOINT, Row, State, Stopped, finished, open_log, place, signals
+from innerloop.outer import CHECKPOINT, Row, State, Stopped, finished, kept_by, open_log, place, signals
 from innerloop.outer.trpo import TrustRegion
 from innerloop.params import finite
 from innerloop.progress import bar
@@ -95,6 +95,7 @@ def train_policy(
     state = State(params, optimizer(list(params.values())) if optimizer else None, plan=plan, best=dict(params))
     same: dict[str, Any] = {"experience": str(experience), "meta_batch": meta_batch}
     same |= {"outer": "trust region" if state.outer is None else type(state.outer).__name__, "outer_steps": outer_steps}
+    same |= kept_by(learner, state.outer)
     if folder and resume:
         state.go_on(folder, iterations, same)
         plan = state.plan = state.plan if engine == "auto" and state.plan else plan
