@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -44,6 +44,24 @@ def test_any_pure_step_can_be_taken_stepwise(plan: Plan, waves: Task) -> None:
     torch.testing.assert_close(
         meta_gradient(learner, plan)(learner.prior, waves), meta_gradient(learner)(learner.prior, waves), rtol=1e-10, atol=1e-12
     )
+
+
+@dataclass
+class Shrink:
+    """A step of a class that cannot be hashed."""
+
+    factor: float
+
+    def __call__(self, params: Params, batch: Any) -> Params:
+        return {name: self.factor * p for name, p in params.items()}
+
+
+@pytest.mark.parametrize("plan", STEPWISE, ids=str)
+def test_a_step_need_not_be_hashable(plan: Plan, waves: Task) -> None:
+    base = built("maml", steps=1)
+    learner = replace(base, steps=(Shrink(0.5), *base.steps, Shrink(0.5)))
+    expected = meta_gradient(learner)(learner.prior, waves)
+    torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, waves), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("plan", STEPWISE, ids=str)

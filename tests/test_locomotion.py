@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,19 @@ import torch
 from innerloop import InputError
 from innerloop.methods import maltml, maml, pretrained
 from innerloop.models import mlp
-from innerloop.rl import CategoricalPolicy, Drifting, Experience, FamilyExperience, Navigation, Told, gaussian_mlp, judged, score, total
+from innerloop.rl import (
+    CategoricalPolicy,
+    Drifting,
+    Experience,
+    FamilyExperience,
+    Navigation,
+    Returns,
+    Told,
+    gaussian_mlp,
+    judged,
+    score,
+    total,
+)
 
 gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is missing")
 pytest.importorskip("mujoco", reason="MuJoCo is missing")
@@ -138,6 +151,8 @@ def test_gravity_drifts_from_step_to_step_and_a_family_shares_its_course() -> No
     assert torch.equal(courses[:, 0, :, 1], courses[:, 1, :, 1])
     assert not torch.equal(courses[:, 0, :, 0], courses[:, 1, :, 0])
     assert ((courses[..., 1] <= -7) & (courses[..., 1] >= -17)).all()
+    first = world.world.tasks("train/3", 0, 1)  # of the key "train/3/0", which is also that of task 3's first rollouts
+    assert not torch.equal(world.families("train", 3, 1, 1)[0, 0, :1, :1], first)
     env = Locomotion(2, "cheetah", "velocity")
     env.set_tasks(np.array([[1.0, -7.0], [1.0, -17.0]]))
     seen, _ = env.reset(seed=[0, 0])
@@ -195,6 +210,59 @@ def test_any_environment_with_tasks_is_a_world() -> None:
         assert ended.min() < 12
         again = Experience(world, 5).gather(learner, learner.prior, "train", 0, 4)
         assert torch.equal(again.query.rewards, met.query.rewards)
+
+
+class Steady(Corridor):
+    """Reward 1 for ever."""
+
+    def step(self, action: Any) -> Any:
+        seen, _, *over = super().step(action)
+        return seen, 1.0, *over
+
+
+@pytest.mark.parametrize("around", [lambda world: world, Told])
+def test_an_episode_that_gymnasium_cuts_goes_on_as_expected_where_that_is_asked(around: Callable[[Any], Any]) -> None:
+    world = around(Single(lambda: gymnasium.wrappers.TimeLimit(Steady(ends=False), 30), horizon=40))
+    policy = gaussian_mlp(world.observations, 8, 1, generator=torch.Generator().manual_seed(0))
+    learner = judged(pretrained(policy, score(policy)), policy)
+    surprise = {}
+    for bootstrap in (True, False):
+        returns = Returns(discount=0.5, normalised=False, bootstrap=bootstrap)
+        query = Experience(world, 5, returns=returns).gather(learner, learner.prior, "train", 0, 2).query
+        assert query.alive.sum(-1).unique().tolist() == [30]
+        surprise[bootstrap] = float(query.advantages.abs().max())
+    assert surprise[True] < 0.1 < 0.3 < surprise[False]
+
+
+class Exact(Corridor):
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+
+
+class Reusing(SyncVectorEnv):
+    """Gives the same array after each step."""
+
+    def __init__(self, one: type[Corridor], n: int):
+        super().__init__([one] * n, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+
+    def sample_tasks(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(-3, 3, (n, 1))
+
+    def set_tasks(self, tasks: np.ndarray) -> None:
+        for env, task in zip(self.envs, tasks, strict=True):
+            env.unwrapped.set_task(task)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("one", "kind"), [(Corridor, torch.float32), (Exact, torch.float64)])
+def test_what_was_seen_stays_as_it_was_and_as_exact_as_the_policy(one: type[Corridor], kind: torch.dtype) -> None:
+    policy = gaussian_mlp(1, 8, 1, generator=torch.Generator().manual_seed(0)).to(kind)
+    learner = judged(maml(policy, score(policy), 1, 0.1), policy)
+    worlds = (Vector(partial(Reusing, one), horizon=6), Single(one, horizon=6))
+    reused, own = (Experience(world, 3).gather(learner, learner.prior, "train", 0, 2).query for world in worlds)
+    for a, b in zip(reused, own, strict=True):
+        assert torch.equal(a, b)
+    seen = own.observations[own.alive]
+    assert seen.dtype == kind
+    assert torch.equal(seen, seen.float().to(kind)) == (kind == torch.float32)
 
 
 def test_actions_are_stretched_to_their_bounds_or_cut_to_them() -> None:

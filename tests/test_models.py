@@ -332,3 +332,14 @@ def test_frozen_parameters_stay() -> None:
     net.requires_grad_(False)
     with pytest.raises(il.InputError, match="Sequential has no parameters to learn"):
         il.maml(net, il.mse(net))
+
+
+@pytest.mark.parametrize("start", ["torch", "released", "xavier"])
+def test_weights_from_a_generator_leave_the_global_one_alone(start: Any) -> None:
+    before = torch.get_rng_state()
+    net = il.mlp(2, 3, 1, start=start, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    same = il.mlp(2, 3, 1, start=start, generator=torch.Generator().manual_seed(0))
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), same.parameters(), strict=True))
+    il.mlp(2, 3, 1, start=start)
+    assert not torch.equal(torch.get_rng_state(), before)

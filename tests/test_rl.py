@@ -1,6 +1,6 @@
 """Policies: estimators against exact derivatives, rollouts that replay, returns, trust regions, training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, hessian
 
-from innerloop import InputError, Task, adam, checkpoint
+from innerloop import Diverged, InputError, Task, adam, checkpoint
 from innerloop.batches import map_tensors, one
 from innerloop.engine import Plan, meta_gradient
 from innerloop.learner import Learner, Loss, meta_loss
@@ -48,6 +48,7 @@ from innerloop.rl import (
     trpo,
 )
 from innerloop.rl.returns import RIDGE, discounted, features, fitted
+from innerloop.rl.worlds import Around, Episodes
 
 F64 = torch.float64
 
@@ -242,6 +243,16 @@ def test_distributions_agree_with_torchs() -> None:
     )
 
 
+def test_an_action_that_is_never_taken_adds_nothing_to_the_divergence() -> None:
+    old, new = torch.tensor([[0.3, -torch.inf, 1.0], [0.1, -torch.inf, 0.2]], dtype=F64)
+    seen = torch.tensor([True, False, True])
+    kl = lambda logits: Categorical(old).kl(Categorical(logits))
+    assert kl(old) == 0
+    torch.testing.assert_close(kl(new), Categorical(old[seen]).kl(Categorical(new[seen])))
+    torch.testing.assert_close(grad(kl)(new)[seen], grad(lambda logits: Categorical(old[seen]).kl(Categorical(logits)))(new[seen]))
+    assert hessian(kl)(old).isfinite().all()
+
+
 def policies(world: Navigation, method: str, steps: int) -> Learner:
     policy = gaussian_mlp(2, 8, 8, 2, generator=torch.Generator().manual_seed(0)).double()
     loss = score(policy)
@@ -285,6 +296,30 @@ def test_a_tasks_rollouts_do_not_depend_on_those_beside_it() -> None:
     torch.testing.assert_close(one(together, 4), one(alone, 0), rtol=1e-12, atol=1e-12)
     other = experience.gather(learner, learner.prior, "test", 4, 1)
     assert not torch.equal(one(other, 0).query.rewards, one(alone, 0).query.rewards)
+
+
+class Reusing:
+    """Episodes that keep all that they give in the same tensors."""
+
+    def __init__(self, plain: Episodes):
+        self.plain, self.observation = plain, plain.observation.clone()
+        self.reward = self.observation[..., 0].clone()
+
+    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        seen, reward, ended = self.plain.step(action)
+        return self.observation.copy_(seen), self.reward.copy_(reward), ended
+
+
+class ReusingWorld(Around):
+    def begin(self, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator]) -> Episodes:
+        return Reusing(self.world.begin(tasks, trajectories, generators))
+
+
+def test_a_world_may_reuse_its_tensors() -> None:
+    learner = learner_for()
+    own, reused = (Experience(world, 3).gather(learner, learner.prior, "train", 0, 2) for world in (small(), ReusingWorld(small())))
+    for a, b in zip(own.query, reused.query, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_rollouts_of_the_step_before_are_seen_again_where_that_is_asked() -> None:
@@ -375,6 +410,20 @@ def test_bootstrapping_takes_a_constant_reward_to_go_on() -> None:
     assert found.abs().max() < 0.3 < (without - 2).abs().max()
     with pytest.raises(InputError, match="give last and going"):
         cut(seen, rewards, alive)
+
+
+def test_an_episode_that_a_time_limit_cuts_is_bootstrapped_where_it_was_cut() -> None:
+    """The same walk, cut after 5 of 12 steps by the world and by the horizon: every advantage is the same."""
+    cut = Returns(bootstrap=True, normalised=False)
+    seen, rewards, last = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((1, 4, 5, 2), (1, 4, 5), (1, 4, 2)))
+    alive, going = torch.ones(1, 4, 5, dtype=torch.bool), torch.tensor([[True, True, False, False]])
+    longer = lambda t: torch.cat([t, t.new_zeros(*t.shape[:2], 7, *t.shape[3:])], 2)
+    wanted = cut(seen, rewards, alive, last, going)
+    found = cut(longer(seen), longer(rewards), longer(alive), last, going)
+    torch.testing.assert_close(found, longer(wanted))
+    assert not torch.allclose(wanted, cut(seen, rewards, alive, last, torch.zeros_like(going)))
+    after = last.where(going.unsqueeze(-1), torch.nan)  # what follows an end
+    torch.testing.assert_close(cut(seen, rewards, alive, after, going), wanted)
 
 
 def test_rollouts_are_bootstrapped_with_what_was_seen_last() -> None:
@@ -522,6 +571,12 @@ def test_a_run_that_goes_on_is_bit_for_bit_an_unbroken_one(tmp_path: Path, optim
     assert lines[0] == lines[1] == 5 * 2
     with pytest.raises(InputError, match="was made with experience"):
         train_policy(learner_for(), Experience(small(), 5), 6, out=tmp_path / "b", resume=True, **how)
+    with pytest.raises(InputError, match="was made with steps 1, not 2"):
+        train_policy(learner_for(2), met, 6, out=tmp_path / "b", resume=True, **how)
+    with pytest.raises(InputError, match="was made with outer"):
+        train_policy(
+            learner_for(), met, 6, out=tmp_path / "b", resume=True, **how | {"optimizer": adam(0.5) if optimizer is None else None}
+        )
 
 
 def test_two_runs_of_a_seed_are_equal_and_of_two_seeds_are_not() -> None:
@@ -667,8 +722,19 @@ class Broken:
 @pytest.mark.parametrize(("what", "time"), [("an observation", 2), ("a reward", 1)])
 def test_nan_is_named_with_task_and_time(what: str, time: int) -> None:
     learner = learner_for()
-    with pytest.raises(InputError, match=f"{what} of task 1 is NaN or infinite at time {time} of trajectory 0"):
-        Experience(Broken(what), 2).gather(learner, learner.prior, "train", 0, 3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"{what} of task 6 of 'train' is NaN or infinite at time {time} of trajectory 0"):
+        Experience(Broken(what), 2).gather(learner, learner.prior, "train", 5, 3)  # type: ignore[arg-type]
+
+
+def test_a_prior_or_an_adaptation_that_diverged_is_not_blamed_on_the_world(tmp_path: Path) -> None:
+    met = Experience(small(), 2)
+    with pytest.raises(Diverged, match="the prior became NaN or infinite before iteration 1; take a smaller outer step"):
+        train_policy(learner_for(), met, 3, optimizer=lambda params: torch.optim.SGD(params, torch.inf), out=tmp_path, **QUIET)
+    assert checkpoint.read(tmp_path / "checkpoint.safetensors")[1]["iteration"] == 0
+    policy = gaussian_mlp(2, 8, 2, generator=torch.Generator().manual_seed(0))
+    learner = judged(maml(policy, score(policy), 1, torch.inf), policy)
+    with pytest.raises(Diverged, match="that task 40 of 'test' is met with became NaN or infinite; take smaller steps"):
+        met.gather(learner, learner.prior, "test", 40, 2)
 
 
 def test_a_policy_of_the_wrong_kind_or_size_is_named() -> None:

@@ -17,7 +17,7 @@ import torch
 from conftest import smooth_net
 from safetensors.torch import load_file
 from torch import nn
-from torch.optim.lr_scheduler import MultiStepLR
+from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import innerloop as il
@@ -104,6 +104,16 @@ def test_a_schedule_moves_the_outer_rate() -> None:
     sgd = lambda params: torch.optim.SGD(params, 0.5)
     trained = il.train(learner(), SOURCE, 4, optimizer=sgd, schedule=il.cosine(4, least=0.1), progress=False)
     torch.testing.assert_close(trained.prior, by_hand(4, outer_of, lambda n: learner()), rtol=1e-5, atol=1e-7)
+
+
+def test_a_rate_that_fell_along_a_cosine_stays_where_it_ends() -> None:
+    outer = torch.optim.SGD([torch.zeros(1)], 0.5)
+    falling, rates = il.cosine(3, least=0.1)(outer), []
+    for _ in range(8):
+        outer.step()
+        falling.step()
+        rates.append(outer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.4, 0.2] + 6 * [0.1])
 
 
 def test_each_element_of_the_meta_gradient_is_clipped() -> None:
@@ -426,6 +436,11 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"outer_rate": 0.5}, "was made with outer_rate 0.001, not 0.5; go on with the same"),
         ({"meta_batch": 5}, "was made with meta_batch 25, not 5"),
         ({"optimizer": lambda params: torch.optim.SGD(params, 0.1)}, "was made with optimizer Adam, not SGD"),
+        ({"optimizer": il.adam(0.5)}, "was made with outer_rate 0.001, not 0.5"),
+        ({"learner": learner(steps=2)}, "was made with steps 1, not 2"),
+        ({"learner": replace(learner(), prepared=1)}, "was made with prepared 0, not 1"),
+        ({"learner": replace(learner(), weights=(0.5, 0.5))}, r"was made with weights \[1.0\], not \[0.5, 0.5\]"),
+        ({"phases": {0: learner(steps=2)}}, r"was made with steps by phase \[1\], not \[2\]"),
         ({"schedule": il.cosine(10)}, "was made with schedule none, not CosineAnnealingLR"),
         ({"phases": {6: learner()}}, r"was made with phases \[0\], not \[0, 6\]"),
         ({"tasks": Sinusoids(seed=1)}, "was made with tasks Sinusoids"),
@@ -435,7 +450,45 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_a_run_goes_on_only_as_it_began(how: dict, message: str, tmp_path: Path) -> None:
     il.train(learner(), SOURCE, 4, out=tmp_path, progress=False)
     with pytest.raises(InputError, match=message):
-        il.train(learner(), **({"tasks": SOURCE, "iterations": 8, "out": tmp_path, "resume": True, "progress": False} | how))
+        il.train(**({"learner": learner(), "tasks": SOURCE, "iterations": 8, "out": tmp_path, "resume": True, "progress": False} | how))
+
+
+def test_what_a_checkpoint_does_not_tell_is_taken_to_be_the_same(tmp_path: Path) -> None:
+    il.train(learner(), SOURCE, 4, out=tmp_path, optimizer=il.adam(0.01), **ONE_PLAN)
+    path = tmp_path / "checkpoint.safetensors"
+    kept, about = il.checkpoint.read(path)
+    told = {name: value for name, value in about["same"].items() if name in ("tasks", "meta_batch", "precision", "optimizer")}
+    il.checkpoint.save(path, kept, {**about, "same": told})
+    resumed = il.train(learner(), SOURCE, 8, out=tmp_path, resume=True, optimizer=il.adam(0.01), **ONE_PLAN)
+    same(resumed.prior, il.train(learner(), SOURCE, 8, optimizer=il.adam(0.01), **ONE_PLAN).prior)
+
+
+def warmed(outer: torch.optim.Optimizer) -> SequentialLR:
+    return SequentialLR(outer, [LinearLR(outer, 0.1, total_iters=2), MultiStepLR(outer, [1, 1, 3], 0.3)], [2])
+
+
+def by_tensor(params: list[torch.Tensor]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(params, torch.tensor(1e-2))
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # of SequentialLR itself
+@pytest.mark.parametrize("how", [{"schedule": warmed}, {"optimizer": by_tensor}, {"optimizer": by_tensor, "schedule": il.cosine(6)}])
+def test_optimisers_and_schedules_go_on_whatever_their_state_is(how: dict, tmp_path: Path) -> None:
+    il.train(learner(), SOURCE, 3, out=tmp_path, **how, **ONE_PLAN)
+    same(
+        il.train(learner(), SOURCE, 6, out=tmp_path, resume=True, **how, **ONE_PLAN).prior,
+        il.train(learner(), SOURCE, 6, **how, **ONE_PLAN).prior,
+    )
+
+
+def test_a_schedule_that_no_checkpoint_can_keep_is_refused_at_the_start(tmp_path: Path) -> None:
+    def odd(outer: torch.optim.Optimizer) -> MultiStepLR:
+        made = MultiStepLR(outer, [3])
+        made.inner = made  # type: ignore[attr-defined]
+        return made
+
+    with pytest.raises(InputError, match=r"schedule\.inner is of the kind MultiStepLR, which checkpoints cannot keep"):
+        il.train(learner(), SOURCE, 3, out=tmp_path, schedule=odd, **ONE_PLAN)
 
 
 def test_a_run_can_be_resumed_from_its_first_moment(tmp_path: Path) -> None:

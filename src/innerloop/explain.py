@@ -6,7 +6,7 @@ from innerloop.batches import one, tensors
 from innerloop.device import device_of, undrawn
 from innerloop.errors import Diverged, InputError
 from innerloop.learner import Learner, Task, task_loss
-from innerloop.params import Params
+from innerloop.params import Params, finite
 
 
 def try_one(learner: Learner, params: Params, batch: Task) -> None:
@@ -34,7 +34,7 @@ def try_one(learner: Learner, params: Params, batch: Task) -> None:
 
 def diverged(learner: Learner, params: Params, batch: Task, iteration: int, number: int) -> Exception:
     """Why a loss is not a number: the data, or which task after which step."""
-    if not all(p.isfinite().all() for p in params.values()):
+    if not finite(params):
         return Diverged(f"iteration {iteration}: the prior itself is NaN or infinite; lower the outer rate")
     for k in range(len(tensors(batch)[0])):
         task: Task = one(batch, k)
@@ -45,7 +45,7 @@ def diverged(learner: Learner, params: Params, batch: Task, iteration: int, numb
         with torch.no_grad():
             path = learner.adapt(params, task.support)
             for step, moved in enumerate(path):
-                if not all(p.isfinite().all() for p in moved.values()):
+                if not finite(moved):
                     return Diverged(f"{where} has NaN or infinite parameters after step {step}; lower the inner rate")
             if not learner.loss(path[-1], task.query).isfinite():
                 return Diverged(f"{where} has a NaN or infinite loss after step {len(path) - 1}; lower the inner or the outer rate")

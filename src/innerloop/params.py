@@ -29,6 +29,11 @@ def under(params: Params, prefix: str) -> Params:
     return {name[len(start) :]: p for name, p in params.items() if name.startswith(start)}
 
 
+def finite(params: Params) -> bool:
+    """Whether no parameter is NaN or infinite."""
+    return all(bool(p.isfinite().all()) for p in params.values())
+
+
 def within(params: Params, only: Patterns) -> Params:
     """The parameters that match any of the patterns and none of those that begin with ``-``.
 

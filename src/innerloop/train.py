@@ -19,8 +19,8 @@ from innerloop.errors import Diverged, InputError, positive, whole
 from innerloop.explain import diverged, try_one
 from innerloop.learner import Learner, Task, task_loss
 from innerloop.losses import in_test
-from innerloop.outer import CHECKPOINT, METRICS, Row, State, Stopped, adam, finished, open_log, place, signals
-from innerloop.params import Params
+from innerloop.outer import CHECKPOINT, METRICS, Row, State, Stopped, adam, finished, kept_by, open_log, place, signals
+from innerloop.params import Params, finite
 from innerloop.progress import bar
 from innerloop.tasks import Source, most_together, named_source, on
 
@@ -116,7 +116,7 @@ def train(
     # What a run must keep to when it goes on: tasks are numbered by the size of the meta-batch.
     same = {"tasks": named_source(tasks), "meta_batch": meta_batch, "precision": precision, "optimizer": type(outer).__name__}
     same |= {"schedule": type(state.schedule).__name__ if state.schedule else "none", "phases": list(by_phase)}
-    same |= {} if optimizer else {"outer_rate": outer_rate}
+    same |= kept_by(learner, outer) | {"steps by phase": [len(each.steps) for each in by_phase.values()]}
     if folder and resume:
         state.go_on(folder, iterations, same)
     if (first := state.iteration) == iterations:
@@ -144,7 +144,7 @@ def train(
 
         def keep() -> None:
             losses.read()
-            if not all(p.isfinite().all() for p in params.values()):
+            if not finite(params):
                 raise Diverged(f"the prior became NaN or infinite before iteration {state.iteration}; lower outer_rate ({outer_rate})")
             if folder:
                 state.save(folder / CHECKPOINT, same)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -52,13 +51,17 @@ def stepwise(
     def over_tasks(f: Callable[..., Any]) -> Callable[..., Any]:
         return f if loop else vmap(f, in_dims=(0, None, 0), randomness="different")
 
-    @cache
-    def taken(step: Step) -> Callable[..., tuple[Params, Product]]:
+    def differentiated(step: Step) -> Callable[..., tuple[Params, Product]]:
         def of_one(own: Params, shared: Params, batch: Batch) -> Params:
             point = {**shared, **own}
             return {name: p for name, p in step(point, batch).items() if p is not point.get(name)}
 
         return differentiate(lambda both, batch: over_tasks(of_one)(*both, batch))
+
+    by_id = {id(step): differentiated(step) for step in learner.steps}  # a step may be of a class that cannot be hashed
+
+    def taken(step: Step) -> Callable[..., tuple[Params, Product]]:
+        return by_id[id(step)]
 
     def mean_loss(own: Params, shared: Params, query: Batch) -> Tensor:
         return over_tasks(lambda o, s, q: learner.loss({**s, **o}, q))(own, shared, query).mean()

@@ -27,7 +27,7 @@ def mlp(
             deviations and biases 0. The paper prints neither; they train differently. ``xavier``
             for rllab's policies, weights ~ U(±√(6 / (inputs + outputs))) and biases 0.
         nonlinearity: makes what stands between them, such as ``nn.Tanh``.
-        generator: where the weights are drawn from.
+        generator: where the weights are drawn from; by default, torch's global one.
 
     Source: Finn et al. 2017, arXiv:1703.03400, §5.1; its start: cbfinn/maml, ``utils.py``.
     """
@@ -35,7 +35,7 @@ def mlp(
         raise InputError(f"the sizes are {sizes}; give inputs, hidden layers if any, and outputs, each 1 or more")
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
-        linear = nn.Linear(inputs, outputs)
+        linear = nn.Linear(inputs, outputs) if generator is None else _unset(inputs, outputs)
         if start == "released":
             nn.init.trunc_normal_(linear.weight, std=0.01, a=-0.02, b=0.02, generator=generator)
             nn.init.zeros_(linear.bias)
@@ -47,3 +47,8 @@ def mlp(
                 nn.init.uniform_(p, -(inputs**-0.5), inputs**-0.5, generator=generator)
         layers += [linear, nonlinearity()]
     return nn.Sequential(*layers[:-1])
+
+
+def _unset(inputs: int, outputs: int) -> nn.Linear:
+    """A layer whose weights are yet to be drawn: ``nn.Linear`` alone draws them from the global generator."""
+    return nn.Linear(inputs, outputs, device="meta").to_empty(device=torch.get_default_device())

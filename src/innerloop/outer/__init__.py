@@ -2,7 +2,21 @@
 
 from innerloop.outer.log import METRICS, Row, logged, open_log
 from innerloop.outer.optimise import adam, cosine
-from innerloop.outer.state import CHECKPOINT, State, finished, place
+from innerloop.outer.state import CHECKPOINT, State, finished, kept_by, place
 from innerloop.outer.stop import Stopped, signals
 
-__all__ = ["CHECKPOINT", "METRICS", "Row", "State", "Stopped", "adam", "cosine", "finished", "logged", "open_log", "place", "signals"]
+__all__ = [
+    "CHECKPOINT",
+    "METRICS",
+    "Row",
+    "State",
+    "Stopped",
+    "adam",
+    "cosine",
+    "finished",
+    "kept_by",
+    "logged",
+    "open_log",
+    "place",
+    "signals",
+]

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim import lr_scheduler as schedules
+from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop.errors import InputError, positive
 
@@ -50,7 +51,7 @@ def _shorten(params: list[Tensor], bound: float, *step: object) -> None:
 
 
 def cosine(iterations: int, least: float = 0.0) -> Callable[[Optimizer], LRScheduler]:
-    """The outer rate falls along half a cosine, from its own value to ``least``, for ``train(schedule=…)``.
+    """The outer rate falls along half a cosine, from its own value to ``least``, and stays there; for ``train(schedule=…)``.
 
     MAML++ takes 1e-3 to 1e-5 on Omniglot, lowered every epoch; here it falls with every iteration.
 
@@ -67,3 +68,12 @@ def cosine(iterations: int, least: float = 0.0) -> Callable[[Optimizer], LRSched
     if least < 0:
         raise InputError(f"least is {least}; a rate must be 0 or more")
     return lambda outer: CosineAnnealingLR(outer, iterations, least)
+
+
+class CosineAnnealingLR(schedules.CosineAnnealingLR):
+    """Torch's own, but for what comes after its iterations: there torch's rises again, and this one stays."""
+
+    def get_lr(self) -> list[float | Tensor]:
+        if self.last_epoch > self.T_max:
+            return [self.eta_min for _ in self.optimizer.param_groups]
+        return super().get_lr()

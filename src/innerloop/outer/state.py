@@ -1,6 +1,5 @@
 """What changes from iteration to iteration, and the checkpoint that it is saved to and restored from."""
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from innerloop.device import device_of, random_state
 from innerloop.engine import Plan
 from innerloop.errors import InputError
 from innerloop.learner import Learner
+from innerloop.outer.encode import decoded, encoded
 from innerloop.params import Params, under
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -75,7 +75,11 @@ class State:
         self.outer.step()
 
     def save(self, path: Path, same: Mapping[str, Any]) -> None:
-        """Write a checkpoint, with what a run must keep to when it goes on."""
+        """Write a checkpoint, with what a run must keep to when it goes on.
+
+        Raises:
+            InputError: the optimiser or the schedule holds what cannot be kept.
+        """
         outer = self.outer.state_dict() if self.outer else {"state": {}, "param_groups": []}
         kept = {f"{kind}.{name}": p for kind, of in (("prior", self.params), ("best", self.best)) for name, p in of.items()}
         plain: dict[str, Any] = {}
@@ -84,11 +88,12 @@ class State:
                 if isinstance(value, Tensor):
                     kept[f"outer.{index}.{key}"] = value
                 else:
-                    plain[f"{index}.{key}"] = value
+                    plain[f"{index}.{key}"] = encoded(value, kept, f"optimizer.{index}.{key}")
         kept["pending"] = torch.tensor(self.pending, dtype=torch.float64)
         kept |= {name: random_state(device) for name, device in self._random.items()}
-        rate = {key: value for key, value in self.schedule.state_dict().items() if _is_json(value)} if self.schedule else {}
-        about = {"iteration": self.iteration, "outer": plain, "groups": outer["param_groups"], "schedule": rate, "same": same}
+        rate = encoded(self.schedule.state_dict(), kept, "schedule") if self.schedule else {}
+        groups = encoded(outer["param_groups"], kept, "groups")
+        about = {"iteration": self.iteration, "outer": plain, "groups": groups, "schedule": rate, "same": same}
         about |= {"highest": self.highest} if self.best else {}
         checkpoint.save(path, kept, about | {"plan": self.plan and asdict(self.plan), "seconds": self.seconds})
 
@@ -106,7 +111,7 @@ class State:
         """Become what the checkpoint holds.
 
         Raises:
-            InputError: there is none, it is damaged, or of another run.
+            InputError: there is none, it is damaged, or of another run. What the checkpoint does not tell is taken to be the same.
         """
         if not path.is_file():
             raise InputError(f"there is no run to resume in {path.parent}; leave --resume out to start one")
@@ -121,18 +126,30 @@ class State:
         if self.best:
             self.best, self.highest = checkpoint.fitting(self.params, under(kept, "best"), path), about["highest"]
         moments: dict[int, dict[str, Any]] = {}
-        for name, value in [*kept.items(), *((f"outer.{key}", value) for key, value in about["outer"].items())]:
+        for name, value in [*kept.items(), *((f"outer.{key}", decoded(value, kept)) for key, value in about["outer"].items())]:
             if name.startswith("outer."):
                 _, index, key = name.split(".", 2)
                 moments.setdefault(int(index), {})[key] = value
         if self.outer:
-            self.outer.load_state_dict({"state": moments, "param_groups": about["groups"]})
+            groups = zip(self.outer.state_dict()["param_groups"], decoded(about["groups"], kept), strict=True)
+            self.outer.load_state_dict({"state": moments, "param_groups": [{**made, **saved} for made, saved in groups]})
         if self.schedule:
-            self.schedule.load_state_dict(about["schedule"])
+            self.schedule.load_state_dict(decoded(about["schedule"], kept))
         for name, device in self._random.items():
             random_state(device, kept[name])
         self.iteration, self.pending = about["iteration"], kept["pending"].tolist()
         self.plan, self.began = Plan(**about["plan"]), time.perf_counter() - about["seconds"]
+
+
+def kept_by(learner: Learner, outer: Optimizer | None) -> dict[str, Any]:
+    """What a run must keep to when it goes on, of learner and optimiser; names and shapes of the prior are compared by ``fitting``."""
+    rate = outer.defaults.get("lr") if outer else None
+    return {
+        "outer_rate": float(rate) if isinstance(rate, (int, float, Tensor)) else None,
+        "steps": len(learner.steps),
+        "prepared": learner.prepared,
+        "weights": list(learner.weights),
+    }
 
 
 def place(out: str | Path | None, needed: bool) -> Path | None:
@@ -152,8 +169,3 @@ def finished(learner: Learner, params: Params, folder: Path | None) -> Learner:
     if folder:
         checkpoint.save(folder / PRIOR, trained.prior, {})
     return trained
-
-
-def _is_json(value: Any) -> bool:
-    """Whether the value comes back as it was; what does not is no state of a schedule but how it was made, such as milestones."""
-    return json.loads(json.dumps(value, default=str, skipkeys=True)) == value

@@ -44,6 +44,7 @@ def evaluate_policy(
 
     Raises:
         InputError: no tasks are asked for, or the world gives NaN.
+        Diverged: adaptation made parameters NaN or infinite.
 
     >>> from innerloop.methods import maml
     >>> from innerloop.rl import Navigation, gaussian_mlp, score

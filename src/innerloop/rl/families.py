@@ -172,7 +172,7 @@ class Drifting(Around):
         for i in range(first, first + count):
             ends = least + (most - least) * torch.rand(2, generator=generator_of(self.world.seed, split, "gravity", i))
             course = -(ends[0] + (ends[1] - ends[0]) * torch.linspace(0, 1, self.stages))
-            goals = self.world.tasks(f"{split}/{i}", 0, tasks)
+            goals = self.world.tasks(f"{split}/goals of {i}", 0, tasks)
             courses.append(torch.cat([goals[:, None].expand(-1, self.stages, -1), course.expand(tasks, -1).unsqueeze(-1)], -1))
         return torch.stack(courses)
 

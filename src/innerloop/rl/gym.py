@@ -119,7 +119,8 @@ class Vector:
         seeds = torch.cat([torch.randint(2**31, (trajectories,), generator=g) for g in generators])
         seen, _ = env.reset(seed=seeds.tolist())
         shape = (len(tasks), trajectories)
-        return _Running(self, env, shape, seen) if self.reel is None else _Filmed(self, env, shape, seen, self.reel)
+        how = (self, env, shape, seen, tasks.dtype)
+        return _Running(*how) if self.reel is None else _Filmed(*how, self.reel)
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,14 @@ class _Reel:
 class _Running:
     """Sub-environments between two steps."""
 
-    def __init__(self, world: Vector, env: Any, shape: tuple[int, int], seen: np.ndarray):
-        self.world, self.env, self.shape = world, env, shape
+    def __init__(self, world: Vector, env: Any, shape: tuple[int, int], seen: np.ndarray, kind: torch.dtype):
+        self.world, self.env, self.shape, self.kind = world, env, shape, kind
         self.ended = np.zeros(shape[0] * shape[1], dtype=bool)
         self.observation = self._shaped(seen)
 
     def _shaped(self, values: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.asarray(values, dtype=np.float32)).view(*self.shape, *values.shape[1:])
+        # A copy, as environments may write what they see next into the same array.
+        return torch.as_tensor(np.array(values, dtype=np.float64)).to(self.kind).view(*self.shape, *values.shape[1:])
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         chosen = action.flatten(0, 1).cpu().numpy()
@@ -153,6 +155,7 @@ class _Running:
             self.env.reset(options={"reset_mask": self.ended.copy()})
         seen, reward, terminated, truncated, _ = self.env.step(chosen)
         self.ended = terminated | truncated
+        self.cut = torch.as_tensor(truncated & ~terminated).view(self.shape)
         self.observation = self._shaped(seen)
         return self.observation, self._shaped(reward), torch.as_tensor(self.ended).view(self.shape)
 
@@ -160,8 +163,8 @@ class _Running:
 class _Filmed(_Running):
     """The same, whose first episode is drawn until it ends."""
 
-    def __init__(self, world: Vector, env: Any, shape: tuple[int, int], seen: np.ndarray, reel: _Reel):
-        super().__init__(world, env, shape, seen)
+    def __init__(self, world: Vector, env: Any, shape: tuple[int, int], seen: np.ndarray, kind: torch.dtype, reel: _Reel):
+        super().__init__(world, env, shape, seen, kind)
         width, height = reel.size
         self.camera, self.every, self.taken, self.over = env.camera(height, width), reel.every, 0, False
         self.frames: list[Any] = []

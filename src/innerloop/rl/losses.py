@@ -134,8 +134,8 @@ def summing(learner: Learner, name: str, of: Callable[[Params, Batch], Tensor]) 
 
         return taken
 
-    made = {step: with_sum(step) for step in learner.steps}
-    return replace(learner, steps=tuple(made[step] for step in learner.steps))
+    made = {id(step): with_sum(step) for step in learner.steps}  # one that is repeated stays one
+    return replace(learner, steps=tuple(made[id(step)] for step in learner.steps))
 
 
 CREDIT, INNER_KL = "credit", "inner_kl"

@@ -75,9 +75,10 @@ class Categorical(NamedTuple):
         return self.logits.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def kl(self, new: "Categorical") -> Tensor:
-        """KL(self ‖ new), ``[...]``."""
+        """KL(self ‖ new), ``[...]``; an action that is never taken, by a logit of −∞, adds nothing."""
         old = self.logits.log_softmax(-1)
-        return (old.exp() * (old - new.logits.log_softmax(-1))).sum(-1)
+        apart = (old - new.logits.log_softmax(-1)).where(old > -math.inf, 0)
+        return (old.exp() * apart).sum(-1)
 
 
 class GaussianPolicy(nn.Module):

@@ -21,8 +21,8 @@ class Returns:
         trace: λ of generalised advantage estimation, 0 to 1.
         baseline: ``linear`` in features of observation and time, or ``none``.
         normalised: make mean 0 and deviation 1 over all steps of a task.
-        bootstrap: an episode that is cut at the horizon is taken to go on as the baseline
-            expects; without, as in the papers' code, as if nothing came after it.
+        bootstrap: an episode that is cut at the horizon, or by a time limit of its world, is taken to go on as
+            the baseline expects; without, as in the papers' code, as if nothing came after it.
 
     >>> plain = Returns(discount=0.5, baseline="none", normalised=False)
     >>> plain(torch.zeros(1, 1, 3, 2), torch.tensor([[[1.0, 1.0, 1.0]]]), torch.ones(1, 1, 3, dtype=torch.bool))
@@ -55,25 +55,26 @@ class Returns:
             observations: ``[tasks, K, T, observations]``.
             rewards: ``[tasks, K, T]``.
             alive: which steps were taken, ``[tasks, K, T]``.
-            last: what was seen after the last step, ``[tasks, K, observations]``; for ``bootstrap``.
-            going: which episodes were cut at the horizon, ``[tasks, K]``; for ``bootstrap``.
+            last: what was seen after an episode's last step, ``[tasks, K, observations]``; for ``bootstrap``.
+            going: which episodes were cut while they went on, ``[tasks, K]``; for ``bootstrap``.
         """
         taken, reward = alive.double(), rewards.double()
         expected = torch.zeros_like(reward)
-        beyond = reward.new_zeros(reward.shape[:2])
         if self.baseline == "linear":
             seen = features(observations)
             weights = fitted(seen, discounted(reward, self.discount), alive)
             if self.bootstrap:
                 if last is None or going is None:
                     raise InputError("bootstrap needs what came after the last step; give last and going")
+                n, own = alive.sum(-1, keepdim=True), reward
+                late = features(last.where(going.unsqueeze(-1), 0).unsqueeze(2), n)
                 # What the fit expects there would change the returns that it is fitted to: fit once more.
-                late = features(last.unsqueeze(2), reward.shape[2])
                 for _ in range(2):
-                    beyond = (late @ weights[:, None]).squeeze(-1).squeeze(-1) * going
-                    weights = fitted(seen, discounted(reward, self.discount, beyond), alive)
+                    beyond = (late @ weights[:, None]).squeeze(-1) * going.unsqueeze(-1)
+                    reward = own.scatter_add(-1, n - 1, self.discount * beyond)
+                    weights = fitted(seen, discounted(reward, self.discount), alive)
             expected = (seen @ weights[:, None]).squeeze(-1) * taken
-        following = torch.cat([expected[..., 1:], beyond.unsqueeze(-1)], -1)
+        following = torch.cat([expected[..., 1:], torch.zeros_like(expected[..., :1])], -1)
         surprise = (reward + self.discount * following - expected) * taken
         advantages = discounted(surprise, self.discount * self.trace)
         if self.normalised:
@@ -83,20 +84,20 @@ class Returns:
         return advantages.to(rewards)  # 0 after an episode's end, as all that is summed there
 
 
-def discounted(rewards: Tensor, discount: float, beyond: Tensor | None = None) -> Tensor:
-    """R_t = Σ_l γ^l r_{t+l} along the last axis, which ``beyond`` follows.
+def discounted(rewards: Tensor, discount: float) -> Tensor:
+    """R_t = Σ_l γ^l r_{t+l} along the last axis.
 
-    >>> discounted(torch.tensor([1.0, 1.0]), 0.5, beyond=torch.tensor(4.0))
-    tensor([2.5000, 3.0000])
+    >>> discounted(torch.tensor([1.0, 1.0]), 0.5)
+    tensor([1.5000, 1.0000])
     """
-    returns, ahead = [], torch.zeros_like(rewards[..., 0]) if beyond is None else beyond
+    returns, ahead = [], torch.zeros_like(rewards[..., 0])
     for r in reversed(rewards.unbind(-1)):
         ahead = r + discount * ahead
         returns.append(ahead)
     return torch.stack(returns[::-1], -1)
 
 
-def features(observations: Tensor, first: int = 0) -> Tensor:
+def features(observations: Tensor, first: int | Tensor = 0) -> Tensor:
     """[o, o², t/100, (t/100)², (t/100)³, 1] with o cut to ±10 and time counted from ``first`` on, in float64.
 
     >>> features(torch.tensor([[2.0], [20.0]]))[1]
@@ -104,7 +105,7 @@ def features(observations: Tensor, first: int = 0) -> Tensor:
            dtype=torch.float64)
     """
     o = observations.double().clamp(-10, 10)
-    t = torch.arange(first, first + o.shape[-2], dtype=o.dtype, device=o.device).div(100)
+    t = (first + torch.arange(o.shape[-2], dtype=o.dtype, device=o.device)).div(100)
     time = torch.stack([t, t**2, t**3, torch.ones_like(t)], -1).expand(*o.shape[:-1], 4)
     return torch.cat([o, o.square(), time], -1)
 

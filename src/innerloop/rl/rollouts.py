@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from innerloop.engine import keep_freed_memory, traced
-from innerloop.errors import InputError
+from innerloop.errors import Diverged, InputError
 from innerloop.learner import Learner, Task
-from innerloop.params import Params
+from innerloop.params import Params, finite
 from innerloop.rl.policies import Policy
 from innerloop.rl.returns import Returns
 from innerloop.rl.worlds import World
@@ -47,7 +47,14 @@ def total(rollouts: Rollouts) -> Tensor:
 
 
 def collect(
-    policy: Policy, params: Params, world: World, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator], returns: Returns
+    policy: Policy,
+    params: Params,
+    world: World,
+    tasks: Tensor,
+    trajectories: int,
+    generators: Sequence[torch.Generator],
+    returns: Returns,
+    names: Sequence[str] = (),
 ) -> Rollouts:
     """Rollouts of several tasks at once, each by parameters of its own: a_t ~ π_φᵢ(· | o_t).
 
@@ -55,15 +62,18 @@ def collect(
     other tasks are collected with it.
 
     Args:
-        policy: a learner's model, ``(params, observations) → distribution``.
+        policy: a learner's model, ``(params, observations) → distribution``. It acts as it was when it was first used with tensors
+            of such shapes: what may change later, such as a temperature, must be among the parameters.
         params: stacked, one row a task.
         tasks: rows of numbers, from ``world.tasks``.
         trajectories: of each task.
         generators: one a task.
         returns: how advantages are made of rewards.
+        names: of the tasks, for errors; by default, their row.
 
     Raises:
         InputError: an observation or a reward is NaN or infinite, or the policy's actions are not the world's.
+        Diverged: it is, and the parameters that acted are too.
     """
     if trajectories < 1 or world.horizon < 1:
         raise InputError(f"trajectories is {trajectories} and the world's horizon {world.horizon}; both must be 1 or more")
@@ -74,33 +84,39 @@ def collect(
     told = _for_all_tasks(policy)
     with torch.no_grad():
         episodes = world.begin(tasks.to(device, kind), trajectories, generators)
-        seen, alive = episodes.observation.to(device, kind), torch.ones(noise.shape[:2], dtype=torch.bool, device=device)
-        steps = []
+        # Copies, as the world may write what comes next into the same tensors.
+        own = partial(torch.Tensor.to, device=device, dtype=kind, copy=True)
+        seen, alive = own(episodes.observation), torch.ones(noise.shape[:2], dtype=torch.bool, device=device)
+        cut, steps = torch.zeros_like(alive), []
         for t in range(world.horizon):
             chosen = told(params, seen)
             if not t:
                 _check_policy(chosen, world)
             action = chosen.act(noise[:, :, t])
             following, reward, ended = episodes.step(action)
-            steps.append((seen, action, reward.to(device, kind), alive))
-            seen, alive = following.to(device, kind), alive & ~ended.to(device)
+            steps.append((seen, action, own(reward), alive))
+            cut |= alive & torch.as_tensor(getattr(episodes, "cut", False), device=device)
+            seen, alive = own(following), alive & ~ended.to(device)
             if not alive.any():
                 break
         observations, actions, rewards, taken = (torch.stack(each, 2) for each in zip(*steps, strict=True))
-        _check_finite(observations, rewards, taken)
+        _check_finite(observations, rewards, taken, params, names or [f"task {row}" for row in range(len(tasks))])
+        last = _last(observations, seen, taken) if returns.bootstrap else None
         if (missing := world.horizon - len(steps)) > 0:
             observations, actions, rewards, taken = (_longer(t, missing) for t in (observations, actions, rewards, taken))
         # Not times 0: what comes after an episode's end may be NaN.
         observations, rewards = observations.where(taken.unsqueeze(-1), 0), rewards.where(taken, 0)
         actions = actions.where(taken if world.discrete else taken.unsqueeze(-1), 0)
         log_prob = vmap(policy)(params, observations).log_prob(actions) * taken
-        last = seen if returns.bootstrap else None
-        return Rollouts(observations, actions, rewards, taken, log_prob, returns(observations, rewards, taken, last, alive))
+        return Rollouts(observations, actions, rewards, taken, log_prob, returns(observations, rewards, taken, last, alive | cut))
 
 
 @lru_cache(maxsize=8)
 def _for_all_tasks(policy: Policy) -> Callable[[Params, Tensor], Any]:
-    """The policy at parameters of each task; it is called for every time step, so what is not arithmetic counts."""
+    """The policy at parameters of each task; it is called for every time step, so what is not arithmetic counts.
+
+    Tracing takes as long as many of these steps, so it is done once for each policy.
+    """
     return traced(vmap(policy))
 
 
@@ -109,6 +125,13 @@ def _noise(world: World, trajectories: int, generator: torch.Generator) -> Tenso
     if not world.discrete:
         return torch.randn(shape, generator=generator)
     return -(-torch.rand(shape, generator=generator).clamp(1e-20).log()).log()
+
+
+def _last(observations: Tensor, seen: Tensor, taken: Tensor) -> Tensor:
+    """What each episode saw after its last step, of what was seen before every step and in the end."""
+    whole = torch.cat([observations, seen.unsqueeze(2)], 2)
+    n = taken.sum(-1)[..., None, None].expand(-1, -1, 1, whole.shape[-1])
+    return whole.gather(2, n).squeeze(2)
 
 
 def _longer(t: Tensor, missing: int) -> Tensor:
@@ -127,12 +150,14 @@ def _check_policy(told: object, world: World) -> None:
         )
 
 
-def _check_finite(observations: Tensor, rewards: Tensor, alive: Tensor) -> None:
+def _check_finite(observations: Tensor, rewards: Tensor, alive: Tensor, params: Params, names: Sequence[str]) -> None:
     for name, of in (("an observation", observations), ("a reward", rewards.unsqueeze(-1))):
         if not (fine := of.isfinite().all(-1) | ~alive).all():
             task, trajectory, time = (~fine).nonzero()[0].tolist()
+            if not finite({part: p[task] for part, p in params.items()}):
+                raise Diverged(f"the parameters that {names[task]} is met with became NaN or infinite; take smaller steps")
             raise InputError(
-                f"{name} of task {task} is NaN or infinite at time {time} of trajectory {trajectory}; "
+                f"{name} of {names[task]} is NaN or infinite at time {time} of trajectory {trajectory}; "
                 "bound the world's state, or end such an episode before it"
             )
 
@@ -214,4 +239,10 @@ class Experience:
         if tasks.ndim == 3:  # they change from step to step
             tasks = tasks[:, min(phase, tasks.shape[1] - 1)]
         generators = [generator_of(*key, phase) for key in keys]
-        return collect(learner.model, params, self.world, tasks, trajectories, generators, self.returns)
+        return collect(learner.model, params, self.world, tasks, trajectories, generators, self.returns, list(map(_named, keys)))
+
+
+def _named(key: tuple[object, ...]) -> str:
+    """A task by its key: its number and split, and where in a family it is."""
+    _, split, number, *within = key
+    return " ".join(map(str, ("task", number, "of", repr(split), *within)))

@@ -13,8 +13,9 @@ from innerloop.batches import onto
 from innerloop.engine import Plan, meta_gradient
 from innerloop.errors import Diverged, InputError, positive, whole
 from innerloop.learner import Learner, Task
-from innerloop.outer import CHECKPOINT, Row, State, Stopped, finished, open_log, place, signals
+from innerloop.outer import CHECKPOINT, Row, State, Stopped, finished, kept_by, open_log, place, signals
 from innerloop.outer.trpo import TrustRegion
+from innerloop.params import finite
 from innerloop.progress import bar
 from innerloop.rl.families import FamilyExperience
 from innerloop.rl.rollouts import Experience, total
@@ -70,7 +71,7 @@ def train_policy(
 
     Raises:
         InputError: a setting cannot be used, or the world gives NaN.
-        Diverged: the prior became NaN or infinite; the last checkpoint stays.
+        Diverged: the prior, or what it adapted to, became NaN or infinite; the last checkpoint stays.
         Stopped: Ctrl-C or SIGTERM came; the state is saved.
 
     >>> from innerloop.methods import maml
@@ -93,6 +94,7 @@ def train_policy(
     state = State(params, optimizer(list(params.values())) if optimizer else None, plan=plan, best=dict(params))
     same: dict[str, Any] = {"experience": str(experience), "meta_batch": meta_batch}
     same |= {"outer": "trust region" if state.outer is None else type(state.outer).__name__, "outer_steps": outer_steps}
+    same |= kept_by(learner, state.outer)
     if folder and resume:
         state.go_on(folder, iterations, same)
         plan = state.plan = state.plan if engine == "auto" and state.plan else plan
@@ -108,15 +110,19 @@ def train_policy(
         signals() as received,
     ):
 
-        def keep() -> None:
-            if not all(p.isfinite().all() for p in state.params.values()):
+        def check() -> None:
+            if not finite(state.params):
                 raise Diverged(f"the prior became NaN or infinite before iteration {state.iteration}; take a smaller outer step")
+
+        def keep() -> None:
+            check()
             if folder:
                 state.save(folder / CHECKPOINT, same)
 
         write({"iteration": first, "engine": str(plan), "measured": {}})
         keep()
         while state.iteration < iterations:
+            check()  # or else the world would be blamed for what such a prior does in it
             tasks = experience.gather(learner, state.params, "train", state.iteration * meta_batch, meta_batch)
             returns = [float(total(rollouts).mean()) for rollouts in experience.points(learner, tasks)]
             if returns[-1] > state.highest:

@@ -23,7 +23,8 @@ class Episodes(Protocol):
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Act ``[tasks, trajectories, actions]``: what is seen then, reward and whether the episode ended, ``[tasks, trajectories]``.
 
-        An episode that has ended may go on or stand still: nobody looks at it.
+        An episode that has ended may go on or stand still: nobody looks at it. Where a time limit of the world's own can end
+        one, ``cut`` tells of which episodes it did so in this step, ``[tasks, trajectories]``; it may be left out.
         """
         ...
 
@@ -227,6 +228,10 @@ class Told(Around):
 class _ToldEpisodes:
     def __init__(self, plain: Episodes, identity: Tensor):
         self.plain, self.identity = plain, identity[:, None]
+
+    @property
+    def cut(self) -> Tensor | bool:
+        return getattr(self.plain, "cut", False)
 
     def _with(self, seen: Tensor) -> Tensor:
         return torch.cat([seen, self.identity.to(seen).expand(*seen.shape[:-1], -1)], -1)
