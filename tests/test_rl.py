@@ -573,10 +573,9 @@ def test_a_run_that_goes_on_is_bit_for_bit_an_unbroken_one(tmp_path: Path, optim
         train_policy(learner_for(), Experience(small(), 5), 6, out=tmp_path / "b", resume=True, **how)
     with pytest.raises(InputError, match="was made with steps 1, not 2"):
         train_policy(learner_for(2), met, 6, out=tmp_path / "b", resume=True, **how)
+    other: dict = how | {"optimizer": None if optimizer else adam(1e-2)}
     with pytest.raises(InputError, match="was made with outer"):
-        train_policy(
-            learner_for(), met, 6, out=tmp_path / "b", resume=True, **how | {"optimizer": adam(0.5) if optimizer is None else None}
-        )
+        train_policy(learner_for(), met, 6, out=tmp_path / "b", resume=True, **other)
 
 
 def test_two_runs_of_a_seed_are_equal_and_of_two_seeds_are_not() -> None:

@@ -148,7 +148,7 @@ def kept_by(learner: Learner, outer: Optimizer | None) -> dict[str, Any]:
         "outer_rate": float(rate) if isinstance(rate, (int, float, Tensor)) else None,
         "steps": len(learner.steps),
         "prepared": learner.prepared,
-        "weights": list(learner.weights),
+        "weights": [float(weight) for weight in learner.weights],
     }
 
 
