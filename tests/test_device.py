@@ -150,6 +150,13 @@ def test_a_continued_run_draws_what_the_device_would_have_drawn(engine: str, dev
     close(ended[-1], onto(ended[0], "cpu"), 0)
 
 
+def test_a_run_may_go_on_elsewhere(device: str, tmp_path: Path) -> None:
+    how = {"meta_batch": 3, "engine": "vmap", "validation_tasks": 0, "progress": False}
+    il.train(built("maml", dtype=torch.float32), Sinusoids(), 2, out=tmp_path, **how)
+    there = il.train(built("maml", dtype=torch.float32), Sinusoids(), 4, out=tmp_path, resume=True, device=device, **how)
+    close(there.prior, il.train(built("maml", dtype=torch.float32), Sinusoids(), 4, **how).prior, 1e-6)
+
+
 def test_what_is_drawn_aside_is_drawn_again(device: str) -> None:
     with undrawn(device):
         aside = torch.rand(3), torch.rand(3, device=device)

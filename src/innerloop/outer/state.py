@@ -136,7 +136,7 @@ class State:
         if self.schedule:
             self.schedule.load_state_dict(decoded(about["schedule"], kept))
         for name, device in self._random.items():
-            random_state(device, kept[name])
+            random_state(device, kept.get(name))  # none of this device where the run was on another
         self.iteration, self.pending = about["iteration"], kept["pending"].tolist()
         self.plan, self.began = Plan(**about["plan"]), time.perf_counter() - about["seconds"]
 
