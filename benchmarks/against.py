@@ -157,11 +157,14 @@ def learner_of(load: Workload, net: nn.Module) -> il.Learner:
 
 
 def flops(load: Workload) -> int | None:
-    """Useful floating-point operations of one meta-gradient, where the network is convolutional."""
-    if load.network not in IMAGES:
+    """Useful floating-point operations of one meta-gradient of MAML."""
+    if load.network == "sinusoid":
+        support = query = 10
+    elif load.network in IMAGES:
+        support, query = load.classes * load.shots, load.classes * load.queries
+    else:
         return None
-    support, query = load.classes * load.shots, load.classes * load.queries
-    return useful_flops(network(load), IMAGES[load.network], load.steps, support, query, load.tasks)
+    return useful_flops(network(load), IMAGES.get(load.network, (1,)), load.steps, support, query, load.tasks)
 
 
 def learned(prior: Params) -> Params:
@@ -524,7 +527,7 @@ def _speed(load: Row, way: str) -> str:
     if row is None or "error" in row:
         return "–"
     notes = [f"{base / row['seconds']:.3g} ×"] if base else []
-    notes += [f"{row['fraction of peak']:.0%}"] if "fraction of peak" in row else []
+    notes += [f"{100 * row['fraction of peak']:.2g}%"] if "fraction of peak" in row else []
     rate = row["meta-iterations/s"]
     number = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
     return number + (f" ({', '.join(notes)})" if notes else "") + ("" if _right(row) else " **wrong**")
