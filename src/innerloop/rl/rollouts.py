@@ -95,7 +95,8 @@ def collect(
             action = chosen.act(noise[:, :, t])
             following, reward, ended = episodes.step(action)
             steps.append((seen, action, own(reward), alive))
-            cut |= alive & torch.as_tensor(getattr(episodes, "cut", False), device=device)
+            if (by_limit := getattr(episodes, "cut", None)) is not None:
+                cut = cut | (alive & by_limit.to(device))
             seen, alive = own(following), alive & ~ended.to(device)
             if not alive.any():
                 break

@@ -230,8 +230,8 @@ class _ToldEpisodes:
         self.plain, self.identity = plain, identity[:, None]
 
     @property
-    def cut(self) -> Tensor | bool:
-        return getattr(self.plain, "cut", False)
+    def cut(self) -> Tensor | None:
+        return getattr(self.plain, "cut", None)
 
     def _with(self, seen: Tensor) -> Tensor:
         return torch.cat([seen, self.identity.to(seen).expand(*seen.shape[:-1], -1)], -1)
