@@ -16,7 +16,7 @@ from innerloop.learner import Batch
 from innerloop.models.exchange import exchanged, exchanges
 from innerloop.params import Params, under
 
-_MISFITS = ("shapes cannot be multiplied", "same dtype", "expected scalar type", "both arguments to linear", "input to conv")
+_MISFITS = ("shapes cannot be multiplied", "same dtype", "expected scalar type", "both arguments to linear")
 """What torch says of an input that does not fit the network."""
 
 

@@ -58,9 +58,11 @@ def stepwise(
 
         return differentiate(lambda both, batch: over_tasks(of_one)(*both, batch))
 
-    by_id = {id(step): differentiated(step) for step in learner.steps}  # a step may be of a class that cannot be hashed
+    by_id: dict[int, Callable[..., tuple[Params, Product]]] = {}  # a step may be of a class that cannot be hashed
 
     def taken(step: Step) -> Callable[..., tuple[Params, Product]]:
+        if id(step) not in by_id:
+            by_id[id(step)] = differentiated(step)
         return by_id[id(step)]
 
     def mean_loss(own: Params, shared: Params, query: Batch) -> Tensor:
