@@ -31,6 +31,13 @@ def whole(**settings: int) -> None:
             raise InputError(f"{name} is {value}; it must be a whole number from 0 on")
 
 
+def at_least_one(**counts: int | None) -> None:
+    """Refuse counts below 1; one that is None is not given."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; give 1 or more")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a name that is not known.
 

@@ -14,7 +14,7 @@ from innerloop import checkpoint
 from innerloop.batches import one, onto, tensors
 from innerloop.checkpoint import PRIOR
 from innerloop.engine import each_task, in_precision
-from innerloop.errors import InputError
+from innerloop.errors import InputError, at_least_one
 from innerloop.explain import try_one
 from innerloop.learner import Learner, Task
 from innerloop.losses import in_test
@@ -107,9 +107,7 @@ def evaluate(
     torch.Size([20, 11])
     """
     check_split(split)
-    for name, given in (("n_tasks", n_tasks), ("chunk", chunk)):
-        if given is not None and given < 1:
-            raise InputError(f"{name} is {given}; give 1 or more")
+    at_least_one(n_tasks=n_tasks, chunk=chunk)
     going = learner if steps is None else learner.taking(steps)
     loss = learner.loss
     if metric is not None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from innerloop.batches import count, one, onto, some
-from innerloop.errors import InputError
+from innerloop.errors import at_least_one
 from innerloop.learner import Task, over_tasks
 from innerloop.params import Params
 from innerloop.tasks import Source, most_together, on
@@ -22,8 +22,7 @@ def of_each(f: Callable[[Params, Task], Tensor], prior: Params, tasks: Source, n
     Raises:
         InputError: there are no tasks.
     """
-    if n < 1:
-        raise InputError(f"n_tasks is {n}; give 1 or more")
+    at_least_one(n_tasks=n)
     there, here = on(tasks, device), onto(prior, device)
     size, parts = most_together(there) or n, []
     with torch.no_grad():

@@ -5,7 +5,7 @@ from hashlib import blake2b
 import torch
 
 from innerloop.batches import onto
-from innerloop.errors import InputError
+from innerloop.errors import at_least_one
 from innerloop.evaluate import Scores
 from innerloop.learner import Learner
 from innerloop.progress import bar
@@ -55,9 +55,7 @@ def evaluate_policy(
 
     Source: Finn et al. 2017, arXiv:1703.03400, §5.3.
     """
-    for name, given in (("n_tasks", n_tasks), ("together", together)):
-        if given < 1:
-            raise InputError(f"{name} is {given}; give 1 or more")
+    at_least_one(n_tasks=n_tasks, together=together)
     if steps is not None:
         learner, experience = experience.going(learner, steps)
     prior, world, values = onto(learner.prior, device), experience.world, []
