@@ -42,6 +42,12 @@ def test_a_meta_gradient_is_that_of_the_cpu(plan: Plan, device: str, method: Bui
     close(meta_gradient(learner, plan)(onto(learner.prior, device), onto(waves, device)), meta_gradient(learner)(learner.prior, waves))
 
 
+def test_what_no_prior_holds_must_be_moved_with_the_network(device: str) -> None:
+    net = nn.Sequential(nn.Linear(1, 4).requires_grad_(False), nn.Tanh(), nn.Linear(4, 1))
+    with pytest.raises(InputError, match=f"0.weight of the network is on cpu and the prior on {device}.* net.to\\('{device}"):
+        il.train(il.maml(net, il.mse(net)), Sinusoids(), 1, device=device, progress=False)
+
+
 @needs_cuda
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if "compile" in engine])
 def test_a_compiled_meta_gradient_is_that_of_the_cpu(engine: str, method: Build, waves: Task) -> None:

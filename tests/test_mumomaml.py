@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import EAGER, built, differences, image_net, image_tasks, of_two_points, smooth_net
-from torch import nn
+from torch import Tensor, nn
 
 import innerloop as il
 from innerloop import InputError, Learner, Task, experiments, gallery, meta_loss
 from innerloop.batches import map_tensors, one, some
 from innerloop.engine import Plan, meta_gradient
 from innerloop.experiments.experiment import Options
-from innerloop.losses import call
+from innerloop.losses import model
 from innerloop.models import FiLM, convnet
-from innerloop.params import Params, under, within
+from innerloop.params import Params, named, within
 from innerloop.tasks import Told
 
 
@@ -51,7 +51,7 @@ def test_the_encoder_reads_as_torchs_own_recurrent_networks(cell: Any, layers: i
     last = theirs(torch.cat([x, y], dim=-1))[1]
     states = last[0] if cell == "lstm" else last
     close(ours(x, y), states[-2:].flatten())
-    many = torch.func.vmap(lambda x, y: call(ours, dict(ours.named_parameters()), x, y))(torch.stack([x, y]), torch.stack([y, x]))
+    many = torch.func.vmap(lambda x, y: model(ours)(named("net", ours), x, y))(torch.stack([x, y]), torch.stack([y, x]))
     close(many, torch.stack([ours(x, y), ours(y, x)]))
 
 
@@ -99,13 +99,37 @@ def test_heads_that_tell_nothing_leave_the_base_learner(waves: Task) -> None:
     assert all((found[f"head.{layer}.2.bias"] != 0).all() for layer in (0, 2)), "but heads are trained"
 
 
+def test_of_an_encoder_frozen_layers_stay_and_nothing_is_dropped_out_in_test() -> None:
+    encoder = OfFeatures()
+    net = il.with_film(il.mlp(1, 8, 1))
+    learner = il.mumomaml(net, il.mse(net), encoder=encoder, size=3)
+    assert [name for name in learner.prior if name.startswith("encoder")] == ["encoder.last.weight", "encoder.last.bias"]
+    before = encoder.features.weight.clone()
+    trained = il.train(learner, il.Sinusoids(), 2, progress=False)
+    assert not torch.equal(trained.prior["encoder.last.weight"], learner.prior["encoder.last.weight"])
+    assert torch.equal(encoder.features.weight, before)
+    first, second = (il.evaluate(trained, il.Sinusoids(), n_tasks=5, progress=False).values for _ in range(2))
+    assert torch.equal(first, second)
+
+
+class OfFeatures(nn.Module):
+    """An encoder of features that are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.drop, self.last = nn.Linear(2, 8).requires_grad_(False), nn.Dropout(0.5), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.last(self.drop(self.features(torch.cat([x, y], -1)).tanh())).mean(-2)
+
+
 @pytest.mark.parametrize("operation", ["film", "sigmoid", "softmax"])
 def test_units_are_modulated_before_their_activation_by_what_the_support_tells(operation: Any, waves: Task) -> None:
     learner = built("mumomaml", operation=operation)
     p, support = learner.prior, one(waves, 1).support
     net = learner.adapt(p, support)[1]
     encoder = il.Recurrent(2, 2).double()
-    v = call(encoder, under(p, "encoder"), *support)
+    v = model(encoder, "encoder")(p, *support)
     x = torch.linspace(-1, 1, 3, dtype=torch.float64)[:, None]
     h = x
     for layer in (0, 2):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from innerloop import InputError
-from innerloop.losses import call
+from innerloop.losses import model
 from innerloop.params import named, under, within
 
 NAMES = ["net.body.0.weight", "net.body.0.bias", "net.body.10.weight", "net.head.weight", "net.head.bias", "rate.net.head.weight"]
@@ -66,4 +66,4 @@ def test_named_and_under_are_inverse_and_copy() -> None:
 def test_a_missing_parameter_is_not_taken_from_the_module() -> None:
     net = nn.Linear(2, 1)
     with pytest.raises(RuntimeError, match="bias"):
-        call(net, {"weight": torch.zeros(1, 2)}, torch.zeros(1, 2))
+        model(net)({"net.weight": torch.zeros(1, 2)}, torch.zeros(1, 2))

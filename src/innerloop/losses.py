@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from innerloop.device import device_of
 from innerloop.errors import InputError
 from innerloop.learner import Batch
 from innerloop.models.exchange import exchanged, exchanges
@@ -21,19 +22,21 @@ _MISFITS = ("shapes cannot be multiplied", "same dtype", "expected scalar type",
 
 
 class Model:
-    """``(params, x) → net(x)`` with the parameters under ``net.``, made by ``model``.
+    """``(params, x, …) → net(x, …)``, made by ``model``.
 
     Args:
         net: runs as it is, but for layers whose higher derivatives torch has not right (``models.exchange``).
+            Its parameters that require no gradient, and its buffers, are its own.
+        name: what its parameters are under.
     """
 
-    def __init__(self, net: nn.Module):
-        self.net = net
+    def __init__(self, net: nn.Module, name: str = "net"):
+        self.net, self.name = net, name
         self._exchanges = exchanges(net)
         self._frozen = {name: p for name, p in net.named_parameters() if not p.requires_grad}
 
-    def __call__(self, params: Params, x: Any) -> Any:
-        own = under(params, "net")
+    def __call__(self, params: Params, x: Any, *more: Any) -> Any:
+        own = under(params, self.name)
         if own and isinstance(x, Tensor) and x.is_floating_point() and not any(p.dtype == x.dtype for p in own.values()):
             kept = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in own.values()}))
             raise InputError(f"x is {str(x.dtype).removeprefix('torch.')} but the network is {kept}; convert one of them")
@@ -42,8 +45,10 @@ class Model:
             self.net.eval()
         try:
             with exchanged(self._exchanges):
-                y = call(self.net, {**self._frozen, **own}, x)
+                y = functional_call(self.net, {**self._fixed(), **own}, (x, *more), strict=True)
         except RuntimeError as problem:
+            if left := self._left_behind(own):
+                raise InputError(left) from problem
             if isinstance(x, Tensor) and any(sign in str(problem) for sign in _MISFITS):
                 kind = str(x.dtype).removeprefix("torch.")
                 raise InputError(f"the network does not take x of shape {list(x.shape)} and kind {kind}: {problem}") from problem
@@ -51,6 +56,20 @@ class Model:
         if isinstance(y, Tensor) and y.dtype is torch.bfloat16 and torch.is_autocast_enabled(y.device.type):
             return y.float()  # the network may be of low precision, what compares its predictions may not
         return y
+
+    def _fixed(self) -> Params:
+        return {**dict(self.net.named_buffers()), **self._frozen}
+
+    def _left_behind(self, own: Params) -> str:
+        """What of the network is on another device than its parameters, and what to do; "" where nothing is."""
+        there = device_of(own)
+        for name, t in self._fixed().items():
+            if own and t.device != there:
+                return (
+                    f"{name} of the network is on {t.device} and the prior on {there}; buffers and frozen parameters "
+                    f"stay where they are, so move the network first: net.to({str(there)!r})"
+                )
+        return ""
 
 
 _TESTED: ContextVar[list[tuple[nn.Module, bool]] | None] = ContextVar("networks that are in test", default=None)
@@ -69,24 +88,19 @@ def in_test() -> Iterator[None]:
             part.training = training
 
 
-def model(net: nn.Module) -> Model:
-    """``(params, x) → net(x)`` with the parameters under ``net.``; the module itself stays as it is.
+def model(net: nn.Module, name: str = "net") -> Model:
+    """``(params, x, …) → net(x, …)`` with the parameters under ``net.``, or another name; the module itself stays as it is.
 
     Raises:
         InputError: the network keeps running statistics, which tasks would overwrite for each other.
     """
-    for name, part in net.named_modules():
+    for at, part in net.named_modules():
         if part.training and getattr(part, "track_running_stats", False):
             raise InputError(
-                f"{type(part).__name__} {name!r} updates running statistics, which tasks would overwrite for each other; "
+                f"{type(part).__name__} {at!r} updates running statistics, which tasks would overwrite for each other; "
                 "build it with track_running_stats=False to normalise each batch by itself, or call net.eval() to freeze it"
             )
-    return Model(net)
-
-
-def call(net: nn.Module, params: Params, *inputs: Any) -> Any:
-    """``net(*inputs)`` with ``params`` in the place of its own parameters, and its own buffers."""
-    return functional_call(net, {**dict(net.named_buffers()), **params}, inputs, strict=True)
+    return Model(net, name)
 
 
 @dataclass(frozen=True)

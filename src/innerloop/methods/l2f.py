@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from innerloop.errors import InputError, nearest
 from innerloop.learner import Batch, Learner, Loss, Step
-from innerloop.losses import call
+from innerloop.losses import model
 from innerloop.methods.gradient import maml
 from innerloop.models import mlp
 from innerloop.params import Params, Patterns, named, under, within
@@ -94,10 +94,10 @@ def attenuated(
         raise InputError("the learner is attenuated already; its prior has gate.* of another g")
     told = signal or mean_slopes(loss, names, keep_graph)
     gates = mlp(size or count, *[count] * (layers - 1), count * (2 if shift else 1), generator=generator)
-    like = next(iter(base.prior.values()))
+    like, factors = next(iter(base.prior.values())), model(gates, "gate")
 
     def gate(params: Params, batch: Batch) -> Tensor:
-        made = squash(call(gates, under(params, "gate"), told(params, batch)))
+        made = squash(factors(params, told(params, batch)))
         return made.unflatten(0, (2, count)) if shift else made
 
     prior = base.prior | {name: p.to(like) for name, p in named("gate", gates).items()}

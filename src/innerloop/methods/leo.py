@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from innerloop.errors import InputError
 from innerloop.learner import Batch, Learner, Step
-from innerloop.losses import call
+from innerloop.losses import model
 from innerloop.models import mlp
-from innerloop.params import Params, named, under
+from innerloop.params import Params, named
 from innerloop.steps import in_turn, slope
 
 CODES, WEIGHTS = "adapted.codes", "adapted.weights"
@@ -145,21 +145,21 @@ def leo(
     gates = {CODES: mlp(codes, codes, codes, generator=generator), WEIGHTS: mlp(features, features, features, generator=generator)}
 
     def forget(name: str) -> Step:
-        loss = of_codes if name == CODES else of_weights
+        loss, factors = of_codes if name == CODES else of_weights, model(gates[name], f"gate.{name}")
 
         def step(params: Params, batch: Batch) -> Params:
             fixed = {key: p.detach() for key, p in params.items()}
             told = slope(loss, fixed, batch, {name: fixed[name]})[name].flatten(0, 1).mean(0)
-            return {**params, name: torch.sigmoid(call(gates[name], under(params, f"gate.{name}"), told)) * params[name]}
+            return {**params, name: torch.sigmoid(factors(params, told)) * params[name]}
 
         return step
 
-    def model(params: Params, x: Tensor) -> Tensor:
+    def predict(params: Params, x: Tensor) -> Tensor:
         # Before the weights there are codes, which decode to weights; before codes, a task is unknown.
         return scores(params[WEIGHTS] if WEIGHTS in params else decoded(params, params[CODES]), x)
 
     def loss(params: Params, batch: Batch) -> Tensor:
-        value = functional.cross_entropy(model(params, batch[0]), batch[1])
+        value = functional.cross_entropy(predict(params, batch[0]), batch[1])
         if not training:
             return value
         weights = [params["encoder"], params["decoder"], *(params[f"relation.{k}"] for k in range(3))]
@@ -184,4 +184,4 @@ def leo(
         start = (in_turn(encode, forget(CODES)),)
     first_fine = in_turn(*((decode, forget(WEIGHTS)) if attenuated else (decode,)), move_weights)
     last = (move_codes,) * steps + ((first_fine,) + (move_weights,) * (fine - 1) if fine else ())
-    return Learner(prior, (*start, *last), loss, model, prepared=1)
+    return Learner(prior, (*start, *last), loss, predict, prepared=1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from innerloop.errors import InputError, nearest
 from innerloop.learner import Batch, Learner, Loss
-from innerloop.losses import call
+from innerloop.losses import model
 from innerloop.methods.gradient import maml
 from innerloop.models import mlp
 from innerloop.models.film import scales
@@ -89,10 +89,11 @@ def mumomaml(
     numbers, made = OPERATIONS[operation]
     units = {layer: learner.prior[scale].numel() for layer, (scale, _) in layers.items()}
     heads = {layer: mlp(told, *([hidden] if hidden else []), numbers * n, generator=generator) for layer, n in units.items()}
+    embed, asked = model(encoder, "encoder"), {layer: model(head, f"head.{layer}") for layer, head in heads.items()}
 
     def tells(params: Params, batch: Batch) -> Params:
-        v = call(encoder, under(params, "encoder"), *batch)
-        each = {layer: made(call(head, under(params, f"head.{layer}"), v)) for layer, head in heads.items()}
+        v = embed(params, *batch)
+        each = {layer: made(numbers_of(params, v)) for layer, numbers_of in asked.items()}
         return {EMBEDDING: v} | {name: value for layer, both in each.items() for name, value in zip(layers[layer], both, strict=True)}
 
     like = next(iter(learner.prior.values()))
