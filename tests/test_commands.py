@@ -132,7 +132,8 @@ def test_damaged_files_of_a_run_are_refused(tiny: Path, tmp_path: Path, capsys: 
     (run / "metrics.jsonl").write_bytes(kept["metrics.jsonl"])
     for other in ("prior", "checkpoint"):
         shutil.copy(run / f"{other}.safetensors", run / "scores.safetensors")
-        why = refused(capsys, "compare", run, tiny / WAVES)
+        why = refused(capsys, "compare", run, tiny / WAVES, "--figures", tmp_path / "drawn")
+        assert not (tmp_path / "drawn").exists()
         assert why == f"{run}/scores.safetensors is no file of scores; copy it again, or start the run anew"
     (run / "scores.safetensors").write_bytes(kept["scores.safetensors"])
     for other in ("prior", "scores"):

@@ -223,21 +223,27 @@ class Compare:
 def compare_(given: Compare) -> None:
     if not given.others:
         raise InputError(f"there is nothing to compare {given.first} with; name one more run")
+    tables = list(_compared(given))
     if given.figures:
         from innerloop import gallery
 
         gallery.together([given.first, *given.others], given.figures)
+    for table in tables:
+        print(table)
+
+
+def _compared(given: Compare) -> Iterator[object]:
+    """Two runs' difference in each case, or all runs beside each other."""
     if len(given.others) > 1 or not (given.first / SCORES).exists():
         runs = {str(folder): _scores_by_seed(folder) for folder in (given.first, *given.others)}
         every = [scores for run in runs.values() for scores in run.values()]
         for case in _shared(every):
-            print(report.comparison(case, {name: {seed: scores[case] for seed, scores in run.items()} for name, run in runs.items()}))
+            yield report.comparison(case, {name: {seed: scores[case] for seed, scores in run.items()} for name, run in runs.items()})
         return
     other = next(iter(given.others))
     a, b = _scores(given.first), _scores(other)
     for case in _shared([a, b]):
-        out.print(f"{case}: {given.first} − {other}")
-        print(compare(a[case], b[case]))
+        yield f"{case}: {given.first} − {other}\n{compare(a[case], b[case])}"
 
 
 def _shared(every: Sequence[Mapping[str, Scores]]) -> list[str]:
