@@ -4,11 +4,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from innerloop import InputError
 from innerloop.methods import maltml, maml, pretrained
@@ -159,10 +160,32 @@ def test_gravity_drifts_from_step_to_step_and_a_family_shares_its_course() -> No
     for _ in range(10):
         seen, *_ = env.step(np.zeros((2, 6)))
     assert seen[0, 0] > seen[1, 0] + 1e-3  # what is heavier is lower
+    env.set_tasks(np.ones((2, 1)))
+    there, _ = env.reset(seed=[0, 0])
+    for _ in range(10):
+        there, *_ = env.step(np.zeros((2, 6)))
+    assert there[0, 0] == there[1, 0], "tasks without gravity have the robot's own"
+    fresh = Locomotion(2, "cheetah", "velocity")
+    assert fresh.simulations.expanded("opt.gravity") is None
+    fresh.set_tasks(np.ones((2, 1)))
+    same, _ = fresh.reset(seed=[0, 0])
+    for _ in range(10):
+        same, *_ = fresh.step(np.zeros((2, 6)))
+    np.testing.assert_array_equal(there, same)
     base = learner_of(world)
     over = maltml(base, meta_rate=0.1)
     met = FamilyExperience(Experience(world, 2), base, 2, 1).gather(over, over.prior, "train", 0, 2)
     assert met.query.query.rewards.shape == (2, 1, 2, 10)
+
+
+def test_robots_that_fell_are_put_back_alone() -> None:
+    env = Locomotion(3, "ant", "direction")
+    env.set_tasks(np.ones((3, 1)))
+    start, _ = env.reset(seed=[0, 1, 2])
+    moved, *_ = [env.step(np.ones((3, 8))) for _ in range(5)][-1]
+    again, _ = env.reset(seed=[5, 1, 5], options={"reset_mask": np.array([False, True, False])})
+    np.testing.assert_array_equal(again[[0, 2]], moved[[0, 2]])
+    np.testing.assert_array_equal(again[1], start[1])
 
 
 # Any environment
@@ -274,6 +297,57 @@ def test_actions_are_stretched_to_their_bounds_or_cut_to_them() -> None:
         assert float(moved - there) == pytest.approx(wanted, abs=1e-6)
 
 
+class Acted(Corridor):
+    """Keeps what it was asked to do."""
+
+    taken: ClassVar[list[Any]] = []
+
+    def step(self, action: Any) -> Any:
+        self.taken.append(action)
+        return np.zeros(1), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("space", "acts", "wanted"),
+    [
+        (gymnasium.spaces.Discrete(3, start=-1), torch.tensor([[0], [2]]), [-1, 1]),
+        (gymnasium.spaces.Box(-1, 1, (2, 3)), torch.zeros(2, 1, 6), np.zeros((2, 2, 3))),
+        (gymnasium.spaces.Box(-np.inf, np.inf, (1,)), torch.full((2, 1, 1), 7.0), [[7], [7]]),
+    ],
+    ids=["from -1", "two axes", "without bounds"],
+)
+def test_actions_arrive_as_the_environment_names_and_shapes_them(space: Any, acts: Tensor, wanted: Any) -> None:
+    bounded = not isinstance(space, gymnasium.spaces.Box) or space.is_bounded()
+    world = Single(lambda: acting(space, Acted), horizon=3, scaled=bounded)
+    Acted.taken.clear()
+    world.begin(torch.zeros(2, 1), 1, [torch.Generator().manual_seed(0)] * 2).step(acts)
+    np.testing.assert_array_equal(np.array(Acted.taken), wanted)
+
+
+class Goals(gymnasium.Wrapper):
+    """Gives a plain environment tasks."""
+
+    def sample_tasks(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(-1, 1, (n, 1))
+
+    def set_task(self, task: np.ndarray) -> None:
+        self.goal = float(task[0])
+
+    def reset(self, **how: Any) -> Any:
+        return np.zeros(1), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1), -abs(float(action[0]) - self.goal), False, False, {}
+
+
+def test_tasks_may_come_from_a_wrapper() -> None:
+    world = Single(lambda: Goals(Plain()), horizon=3)
+    learner = learner_of(world)
+    query = Experience(world, 2).gather(learner, learner.prior, "train", 0, 2).query
+    goals = world.tasks("train", 0, 2)
+    torch.testing.assert_close(query.rewards, -(query.actions[..., 0].clamp(-1, 1) - goals[:, None]).abs())
+
+
 @pytest.mark.parametrize("reward", ["distance", "squared"])
 @pytest.mark.parametrize("stop", ["box", "radius"])
 def test_navigation_in_tensors_is_the_single_environment_step_by_step(reward: Any, stop: Any) -> None:
@@ -331,6 +405,13 @@ class Restarting(SyncVectorEnv):
     def set_tasks(self, tasks: object) -> None: ...
 
 
+def acting(space: Any, kind: type[Corridor] = Corridor) -> Corridor:
+    """An environment that takes such actions."""
+    env = kind()
+    env.action_space = space
+    return env
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -338,6 +419,8 @@ class Restarting(SyncVectorEnv):
         (lambda: Vector(lambda n: SyncVectorEnv([Plain] * n, autoreset_mode=AutoresetMode.DISABLED)), "has no sample_tasks"),
         (lambda: Vector(lambda n: Restarting([Corridor] * n)), "starts episodes again by itself"),
         (lambda: Single(Pictures), "give a Box of one axis"),
+        (lambda: Single(lambda: acting(gymnasium.spaces.Box(-np.inf, np.inf, (1,)))), "say scaled=False"),
+        (lambda: Single(lambda: acting(gymnasium.spaces.Box(0, 3, (1,), np.int64))), "give a Box of real numbers or a Discrete space"),
         (lambda: Locomotion(1, "horse", "velocity"), "give cheetah or ant"),  # type: ignore[arg-type]
         (lambda: Drifting(locomotion("cheetah", "velocity"), stages=1), "2 stages or more"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn.functional import linear
 import innerloop as il
 from innerloop import InputError, experiments
 from innerloop.cli import main
+from innerloop.engine import meta_gradient
 from innerloop.experiments.experiment import prior_of, trial_of
 from innerloop.experiments.practice import PolicyTrial, Practice, policy_of
 from innerloop.rl import Navigation
@@ -59,6 +61,30 @@ def test_every_one_of_them_can_be_built(name: str) -> None:
     trial = POLICIES[name].build(POLICIES[name].settings.quick())
     assert isinstance(trial, PolicyTrial)
     assert trial.learner.prior["net.log_sd"].shape[0] in ((6, 8) if POLICIES[name].needs else (2,))
+
+
+UNADAPTED = ("@pretrained", "@oracle")
+
+
+@pytest.mark.parametrize("name", [name for name in AT_HAND if not name.endswith(UNADAPTED)])
+def test_second_derivatives_can_be_left_out_of_every_method(name: str) -> None:
+    settings = replace(POLICIES[name].settings.quick(), rate=1.0)
+    whole, less = (POLICIES[name].build(replace(settings, first_order=first_order)) for first_order in (False, True))
+    tasks = whole.tasks.gather(whole.learner, whole.learner.prior, "train", 0, 2)
+    a, b = (meta_gradient(trial.learner)(trial.learner.prior, tasks)[0] for trial in (whole, less))
+    assert any(not torch.allclose(a[part], b[part], rtol=1e-3) for part in a)
+
+
+@pytest.mark.parametrize("name", AT_HAND)
+def test_promp_trains_every_method_but_families(name: str) -> None:
+    settings = replace(POLICIES[name].settings.quick(), outer="promp")
+    if "families" in name and "oracle" not in name:
+        with pytest.raises(InputError, match="promp, which is not of families; trpo or adam would do"):
+            POLICIES[name].build(settings)
+        return
+    trial = POLICIES[name].build(settings)
+    tasks = trial.tasks.gather(trial.learner, trial.learner.prior, "train", 0, 2)
+    assert meta_gradient(trial.learner)(trial.learner.prior, tasks)[1].isfinite()
 
 
 @pytest.mark.parametrize(("nonlinearity", "between"), [("relu", torch.relu), ("tanh", torch.tanh)])

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, hessian
 
+import innerloop as il
 from innerloop import Diverged, InputError, Task, adam, checkpoint
 from innerloop.batches import map_tensors, one
 from innerloop.engine import Plan, meta_gradient
+from innerloop.evaluate import tune
 from innerloop.learner import Learner, Loss, meta_loss
 from innerloop.methods import attenuated, maltml, maml, mumomaml, per_step_rates, pretrained
 from innerloop.models import OfTrajectory, mlp, with_film
@@ -24,6 +27,7 @@ from innerloop.params import Params
 from innerloop.rl import (
     Categorical,
     CategoricalPolicy,
+    Drifting,
     Experience,
     FamilyExperience,
     Gaussian,
@@ -732,16 +736,112 @@ def test_a_prior_or_an_adaptation_that_diverged_is_not_blamed_on_the_world(tmp_p
     assert checkpoint.read(tmp_path / "checkpoint.safetensors")[1]["iteration"] == 0
     policy = gaussian_mlp(2, 8, 2, generator=torch.Generator().manual_seed(0))
     learner = judged(maml(policy, score(policy), 1, torch.inf), policy)
-    with pytest.raises(Diverged, match="that task 40 of 'test' is met with became NaN or infinite; take smaller steps"):
+    with pytest.raises(Diverged, match="parameters that task 40 of 'test' is met with became NaN or infinite; take smaller steps"):
         met.gather(learner, learner.prior, "test", 40, 2)
+    huge = {name: 1e38 * p.sign() for name, p in learner.prior.items()}
+    with pytest.raises(Diverged, match="actions that task 40 of 'test' is met with became NaN or infinite; take smaller steps"):
+        met.gather(learner, huge, "test", 40, 2)
+
+
+def test_an_inner_rate_that_makes_a_policy_diverge_is_not_taken() -> None:
+    policy = gaussian_mlp(2, 8, 2, generator=torch.Generator().manual_seed(0))
+    build = lambda rate: judged(maml(policy, score(policy), 2, rate), policy)
+    scored = lambda *given, metric=None, **how: evaluate_policy(*given, **how)
+    met: Any = Experience(small(), 2)
+    rate, scores = tune(build, (0.1, 1e30), met, 2, 2, highest=True, score=scored)
+    assert (rate, scores[1e30]) == (0.1, torch.inf)
 
 
 def test_a_policy_of_the_wrong_kind_or_size_is_named() -> None:
-    choosing, wide = CategoricalPolicy(mlp(2, 3)), gaussian_mlp(2, 4, 3)
-    for policy, message in ((choosing, "use a GaussianPolicy"), (wide, "gives actions of 3 numbers but the world takes 2")):
+    dropping = GaussianPolicy(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), 2)
+    for policy, message in (
+        (CategoricalPolicy(mlp(2, 3)), "use a GaussianPolicy"),
+        (gaussian_mlp(2, 4, 3), "gives actions of 3 numbers but the world takes 2"),
+        (gaussian_mlp(3, 4, 2), "does not take the world's observations of 2 numbers"),
+        (dropping, "draws random numbers by itself.*call eval"),
+    ):
         learner = maml(policy, score(policy))
         with pytest.raises(InputError, match=message):
             Experience(small(), 2).gather(learner, learner.prior, "train", 0, 1)
+
+
+class Laplace(NamedTuple):
+    """A distribution of one's own, without a mean."""
+
+    middle: Tensor
+    scale: Tensor
+
+    def act(self, noise: Tensor) -> Tensor:
+        return self.middle + self.scale * noise.sign() * noise.square()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return -((action - self.middle).abs() / self.scale + self.scale.log()).sum(-1)
+
+    def kl(self, new: "Laplace") -> Tensor:
+        return (self.middle - new.middle).square().sum(-1)
+
+
+class OwnPolicy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp(2, 8, 2, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, observations: Tensor) -> Laplace:
+        middle = self.net(observations)
+        return Laplace(middle, torch.ones_like(middle))
+
+
+def test_a_policy_may_have_a_distribution_of_its_own() -> None:
+    policy = OwnPolicy()
+    learner = judged(maml(policy, score(policy), 1, 0.1), policy)
+    trained = train_policy(learner, Experience(small(), 3), 2, optimizer=adam(1e-2), best=False, **QUIET)
+    assert not torch.equal(trained.prior["net.net.0.weight"], learner.prior["net.net.0.weight"])
+
+
+def test_an_encoder_of_trajectories_reads_actions_that_are_numbers_as_their_choice() -> None:
+    encoder = OfTrajectory(2 + 3 + 1, 4, generator=torch.Generator().manual_seed(0))
+    observations, rewards, chosen = torch.randn(1, 5, 2), torch.randn(1, 5), torch.tensor([[0, 2, 1, 1, 0]])
+    torch.testing.assert_close(
+        encoder(observations, chosen, rewards), encoder(observations, nn.functional.one_hot(chosen, 3).float(), rewards)
+    )
+
+
+def test_weights_of_the_query_loss_count_in_the_trust_region_too() -> None:
+    policy = gaussian_mlp(2, 8, 2, generator=torch.Generator().manual_seed(0))
+    learner = replace(judged(maml(policy, score(policy), 2, 0.5), policy), weights=(0.5, 0.25, 0.25))
+    tasks = gathered(learner)
+    torch.testing.assert_close(trpo(learner).judge(learner.prior, tasks)[0], meta_loss(learner)(learner.prior, tasks))
+    plain = replace(learner, weights=(1.0,))
+    assert not torch.allclose(trpo(learner).judge(learner.prior, tasks)[0], trpo(plain).judge(plain.prior, tasks)[0], atol=1e-4)
+
+
+def test_small_rewards_are_learned_from_too() -> None:
+    tiny = lambda params, batch: (1e-6 * params["x"].square().sum(), params["x"])
+    region = TrustRegion(tiny, lambda old, new, batch: (old - new).square().sum())
+    start = {"x": torch.ones(3)}
+    assert region(start, None)[1].tries == 1
+
+
+def test_scores_of_policies_tell_worlds_and_families_apart_but_not_what_an_oracle_is_told() -> None:
+    learner = learner_for()
+    tasks = lambda world: evaluate_policy(learner, Experience(world, 2), n_tasks=2).tasks
+    own = tasks(small())
+    assert own == tasks(small())
+    assert own != tasks(small(reward="squared"))
+    assert own != tasks(small(horizon=4))
+    policy = gaussian_mlp(4, 8, 2)
+    assert own == evaluate_policy(pretrained(policy, ratio(policy)), Experience(Told(small()), 2), n_tasks=2).tasks
+    met = Experience(Rectangles(small()), 2)
+    families = [evaluate_policy(maltml(learner), FamilyExperience(met, learner, k, 1), n_tasks=2).tasks for k in (1, 2)]
+    assert families[0] != families[1]
+
+
+def test_a_run_in_a_world_of_ones_own_goes_on(tmp_path: Path) -> None:
+    class Own(Navigation):
+        __repr__ = object.__repr__
+
+    train_policy(learner_for(), Experience(Own(horizon=4), 2), 1, out=tmp_path, **QUIET)
+    train_policy(learner_for(), Experience(Own(horizon=4), 2), 2, out=tmp_path, resume=True, **QUIET)
 
 
 @pytest.mark.parametrize(
@@ -762,7 +862,12 @@ def test_a_policy_of_the_wrong_kind_or_size_is_named() -> None:
         (lambda: train_policy(learner_for(), Experience(small(), 2), 1, engine="loop"), "engine is 'loop'"),
         (lambda: train_policy(learner_for(), Experience(small(), 2), 1, resume=True), "give out"),
         (lambda: train_policy(learner_for(), Experience(small(), 2), -1), "iterations is -1; it must be a whole number from 0 on"),
+        (lambda: train_policy(learner_for(), Experience(small(), 2), 1, outer_steps=5), "a trust region takes one; give an optimizer"),
         (lambda: evaluate_policy(learner_for(), Experience(small(), 2), n_tasks=0), "1 or more"),
+        (lambda: evaluate_policy(learner_for(), Experience(small(), 2), split="tset"), "did you mean test"),
+        (lambda: il.evaluate(learner_for(), Experience(small(), 2)), "innerloop.rl has train_policy and evaluate_policy"),  # type: ignore
+        (lambda: il.train(learner_for(), Experience(small(), 2), 1), "innerloop.rl has train_policy and evaluate_policy"),  # type: ignore
+        (lambda: Drifting(small()), "gravity changes nothing"),
     ],
 )
 def test_bad_input_is_named(make: Callable[[], object], message: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from innerloop import checkpoint
 from innerloop.batches import one, onto, tensors
 from innerloop.checkpoint import PRIOR
 from innerloop.engine import each_task, in_precision
-from innerloop.errors import InputError, at_least_one
+from innerloop.errors import Diverged, InputError, at_least_one
 from innerloop.explain import try_one
 from innerloop.learner import Learner, Task
 from innerloop.losses import in_test
 from innerloop.params import Params
 from innerloop.progress import bar
-from innerloop.tasks import Source, Told, check_split, most_together, on
+from innerloop.tasks import Source, Told, check_source, check_split, most_together, on
 
 Metric = Callable[[Any, Any], Tensor]
 
@@ -99,13 +99,14 @@ def evaluate(
         progress: show a bar.
 
     Raises:
-        InputError: no such split, no tasks are asked for, or a metric of a learner without a model.
+        InputError: tasks are of no source, no such split, none are asked for, or a metric of a learner without a model.
 
     >>> from innerloop import Sinusoids, maml, mlp, mse
     >>> net = mlp(1, 8, 1)
     >>> evaluate(maml(net, mse(net)), Sinusoids(shots=5), steps=10, n_tasks=20).values.shape
     torch.Size([20, 11])
     """
+    check_source(tasks)
     check_split(split)
     at_least_one(n_tasks=n_tasks, chunk=chunk)
     going = learner if steps is None else learner.taking(steps)
@@ -180,10 +181,14 @@ def tune(
     """
     if not rates or steps < 1:
         raise InputError(f"there are {len(rates)} rates and {steps} steps; give at least one of each")
-    scores = {
-        rate: score(built(rate), tasks, steps, n_tasks, split="val", metric=metric, device=device).values[:, 1:].mean().item()
-        for rate in rates
-    }
+
+    def mean(rate: float) -> float:
+        try:
+            return score(built(rate), tasks, steps, n_tasks, split="val", metric=metric, device=device).values[:, 1:].mean().item()
+        except Diverged:  # a policy's, which then acts no more
+            return inf
+
+    scores = {rate: mean(rate) for rate in rates}
     if not (finite := [rate for rate in rates if isfinite(scores[rate])]):
         raise InputError(f"adaptation diverges at each of the rates {', '.join(f'{rate:g}' for rate in rates)}; try smaller ones")
     return (max if highest else min)(finite, key=lambda rate: scores[rate]), scores

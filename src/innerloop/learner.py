@@ -77,13 +77,18 @@ def task_loss(learner: Learner) -> Loss:
     """Loss of one ``Task``: that on the query, at the points of the path that the learner weighs."""
 
     def loss(params: Params, task: Task) -> Tensor:
-        points = learner.adapt(params, task.support)[-len(learner.weights) :]
-        losses = [w * learner.loss(p, task.query) for w, p in zip(learner.weights, points, strict=True)]
-        if losses[0].ndim:
-            raise InputError(f"the loss of one task must be a scalar, not of shape {list(losses[0].shape)}; reduce it to its mean")
-        return sum(losses[1:], losses[0])
+        return query_loss(learner, learner.adapt(params, task.support), task.query)
 
     return loss
+
+
+def query_loss(learner: Learner, path: list[Params], query: Batch) -> Tensor:
+    """Loss on a task's query, at the points of its path that the learner weighs."""
+    points = path[-len(learner.weights) :]
+    losses = [w * learner.loss(p, query) for w, p in zip(learner.weights, points, strict=True)]
+    if losses[0].ndim:
+        raise InputError(f"the loss of one task must be a scalar, not of shape {list(losses[0].shape)}; reduce it to its mean")
+    return sum(losses[1:], losses[0])
 
 
 def over_tasks(f: Callable[[Params, Any], Any], params: Params, tasks: Any) -> Any:

@@ -22,7 +22,7 @@ from innerloop.losses import in_test
 from innerloop.outer import CHECKPOINT, METRICS, Row, State, Stopped, adam, finished, kept_by, open_log, place, signals
 from innerloop.params import Params, finite
 from innerloop.progress import bar
-from innerloop.tasks import Source, most_together, named_source, on
+from innerloop.tasks import Source, check_source, most_together, named_source, on
 
 
 def train(
@@ -101,8 +101,7 @@ def train(
     """
     positive(meta_batch=meta_batch, outer_rate=outer_rate, checkpoint_every=checkpoint_every, log_every=log_every, watch_every=watch_every)
     whole(iterations=iterations, meta_batch=meta_batch, validation_tasks=validation_tasks)
-    if not hasattr(tasks, "draw"):
-        raise InputError(f"tasks is a {type(tasks).__name__} and no source; make one of a function with innerloop.from_function")
+    check_source(tasks)
     if not learner.prior:
         raise InputError("the learner has no prior that could be trained; evaluate it as it is")
     folder = place(out, resume or track)

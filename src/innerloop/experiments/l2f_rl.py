@@ -46,7 +46,8 @@ def by_l2f(settings: Practice, world: World, of: Mapping[str, World], again: boo
     loss = ESTIMATORS[settings.estimator](policy)
 
     def build(steps: int, rate: Any) -> Learner:
-        return attenuated(maml(policy, loss, steps, rate), loss, WEIGHTS, generator=generator_of(settings.seed, "gate"))
+        inner = maml(policy, loss, steps, rate, first_order=settings.first_order)
+        return attenuated(inner, loss, WEIGHTS, generator=generator_of(settings.seed, "gate"))
 
     return trial(settings, build, world, of, policy, again=again)
 
@@ -57,7 +58,7 @@ def by_rates(settings: Practice, world: World, of: Mapping[str, World]) -> Polic
     loss = ESTIMATORS[settings.estimator](policy)
 
     def build(steps: int, rate: Any) -> Learner:
-        return per_step_rates(policy, loss, settings.steps, settings.rate).taking(steps)
+        return per_step_rates(policy, loss, settings.steps, settings.rate, first_order=settings.first_order).taking(steps)
 
     return trial(settings, build, world, of, policy)
 
@@ -69,7 +70,7 @@ def by_mumomaml(settings: Practice, world: World, of: Mapping[str, World], hidde
 
     def build(steps: int, rate: Any) -> Learner:
         encoder = OfTrajectory(world.observations + world.actions + 1, hidden, generator_of(settings.seed, "encoder"))
-        how = {"encoder": encoder, "hidden": None, "generator": generator_of(settings.seed, "heads")}
+        how = {"encoder": encoder, "hidden": None, "generator": generator_of(settings.seed, "heads"), "first_order": settings.first_order}
         return mumomaml(policy, loss, steps, rate, **how)
 
     return trial(settings, build, world, of, policy, preparing=1)
@@ -82,10 +83,9 @@ CLAIMS: Mapping[str, Mapping[int, float]] = {
     "mumomaml": {1: -25.785, 2: -23.705, 3: -19.747},
     "maml++": {1: -36.281, 2: -27.264, 3: -18.620},
 }
-FOLLOWS = (
-    "paper, Table L: inner rate 0.01, steps of at most 0.2, reward −distance², 20 rollouts a step; where it is silent: MAML's "
-    "released code (scaled actions, linear baseline, TRPO with a KL of 0.01); ours: weights and biases are attenuated, "
-    "log-deviations adapt but are not"
+SILENT = (
+    "where it is silent: MAML's released code (scaled actions, linear baseline, TRPO with a KL of 0.01); ours: weights and biases are "
+    "attenuated, log-deviations adapt but are not"
 )
 METHODS: Mapping[str, tuple[str, Callable[..., PolicyTrial]]] = {
     "": ("L2F", by_l2f),
@@ -107,7 +107,7 @@ def _experiments() -> Iterator[Experiment]:
             name="l2f/navigation" + (f"@{variant}" if variant else ""),
             title=f"{title}, 2D navigation",
             source=SOURCE + "Table K(b), Figure K",
-            follows=FOLLOWS,
+            follows="paper, Table L: inner rate 0.01, steps of at most 0.2, reward −distance², 20 rollouts a step; " + SILENT,
             claims={"same tasks": claim} if claim else {},
             settings=Shifted(),
             build=_walk(build),
@@ -122,7 +122,7 @@ def _experiments() -> Iterator[Experiment]:
                 name=f"l2f/locomotion-{goal}@rllab" + (f"-{variant}" if variant else ""),
                 title=f"{title}, cheetah, {goal}",
                 source=SOURCE + "Figure 5(b, c)",
-                follows=FOLLOWS + "; the paper does not name the robot: the cheetah",
+                follows=f"paper: inner rate 0.01; the robot, which it does not name, is the cheetah, 40 rollouts a step at test; {SILENT}",
                 claims={},
                 settings=replace(Run(goal=goal), rate=0.01, later=1.0, test_trajectories=40),
                 build=on_the_ground(build),

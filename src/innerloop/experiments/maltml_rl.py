@@ -1,9 +1,11 @@
 """Devos & Dandi 2020 (MALTML), §4.2: families of navigation tasks, and continual learning of a robot under changing gravity."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from innerloop.errors import InputError
 from innerloop.experiments.experiment import Experiment
 from innerloop.experiments.few_task import SOURCE
 from innerloop.experiments.maml_locomotion import Run, ground
@@ -56,10 +58,13 @@ class FewRuns(Few, Run):
 
 
 def _trial(settings: Any, world: Any, asked: Any, families: bool, case: str) -> PolicyTrial:
+    if settings.outer == "promp":
+        raise InputError("outer is promp, which is not of families; trpo or adam would do")
     policy = policy_of(settings, world)
     loss = ESTIMATORS[settings.estimator](policy)
-    base = judged(maml(policy, loss, settings.steps, settings.rate), policy)
-    meant = judged(maml(policy, loss, max(settings.test_steps, 1), rates(settings, settings.rate)), policy)
+    inner: Callable[[int, Any], Learner] = lambda k, rate: maml(policy, loss, k, rate, first_order=settings.first_order)  # noqa: E731
+    base = judged(inner(settings.steps, settings.rate), policy)
+    meant = judged(inner(max(settings.test_steps, 1), rates(settings, settings.rate)), policy)
     over = maltml(base, settings.meta_steps, settings.meta_rate)
 
     def scored(prior: Params, rate: float) -> Learner:

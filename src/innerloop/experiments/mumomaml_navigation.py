@@ -34,7 +34,8 @@ def _walk(build: Callable[..., PolicyTrial]) -> Callable[[Bimodal], PolicyTrial]
 
 FOLLOWS = (
     "paper, App. A.3: GRU of 8 units over one trajectory, two layers of 32, rates and discounts of its search; reward −distance as in its "
-    "§5.3 (App. A.3 has the square); where it is silent: MAML's released code, linear heads, 500 iterations"
+    "§5.3 (App. A.3 has the square); where it is silent: MAML's released code, 500 iterations; ours: linear heads, as in its released code "
+    "of regression, where the paper has an MLP"
 )
 EXPERIMENTS = tuple(
     Experiment(

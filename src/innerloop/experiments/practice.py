@@ -232,4 +232,10 @@ def by_context(settings: Practice, world: World, cases: Mapping[str, World], siz
     """Free inputs of the policy adapt, its weights do not."""
     policy = policy_of(settings, world, size)
     loss = ESTIMATORS[settings.estimator](policy)
-    return trial(settings, lambda k, rate: maml(policy, loss, k, rate, only="net.mean.context"), world, cases, policy)
+    return trial(
+        settings,
+        lambda k, rate: maml(policy, loss, k, rate, only="net.mean.context", first_order=settings.first_order),
+        world,
+        cases,
+        policy,
+    )

@@ -90,7 +90,7 @@ class OfTrajectory(nn.Module):
     """A policy's first trajectory read by a GRU: observation, action and reward of each time step; the last state is the embedding.
 
     Args:
-        inputs: numbers of an observation, of an action and 1 for the reward, together.
+        inputs: numbers of an observation, of an action (how many there are, where they are discrete) and 1 for the reward, together.
         hidden: units of the state.
         generator: where the weights are drawn from, as PyTorch draws those of recurrent networks.
 
@@ -106,7 +106,11 @@ class OfTrajectory(nn.Module):
         self.reader = _Reader(inputs, hidden, "gru", generator)
 
     def forward(self, observations: Tensor, actions: Tensor, rewards: Tensor, *others: Tensor) -> Tensor:
-        return self.reader(torch.cat([observations[0], actions[0], rewards[0].unsqueeze(-1)], -1))[-1]
+        seen, acted = observations[0], actions[0]
+        if acted.ndim < seen.ndim:  # numbers of actions; by comparison, as one_hot reads values
+            known = self.reader.of_point.in_features - seen.shape[-1] - 1
+            acted = (acted.unsqueeze(-1) == torch.arange(known, device=seen.device)).to(seen)
+        return self.reader(torch.cat([seen, acted, rewards[0].unsqueeze(-1)], -1))[-1]
 
 
 class OfImages(nn.Module):

@@ -156,12 +156,13 @@ def conjugate_gradients(times: Callable[[Params], Params], b: Params, iterations
 
     Args:
         times: v ↦ A v.
-        least: squared length of b − A x at which it is near enough.
+        least: squared length of b − A x at which it is near enough, as a part of b's.
     """
     x, r = map_tensors(torch.zeros_like, b), b
     p, rr = r, dot(r, r)
+    enough = least * rr
     for _ in range(iterations):
-        if not rr > least:
+        if not rr > enough:
             break
         ap = times(p)
         step = rr / dot(p, ap)

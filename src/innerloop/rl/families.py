@@ -138,6 +138,10 @@ class FamilyExperience:
         """The goal tasks' rollouts before the first step that counts and after each of them, ``[families · goals, …]``."""
         return map_tensors(lambda t: t.flatten(0, 1), self.experience.points(self.goal or self.base, families.query))
 
+    def asked(self, split: str, first: int, count: int) -> Tensor:
+        """The families that are asked: tasks that tell of each, and its goals."""
+        return self.world.families(split, first, count, self.related + self.goals)
+
     def going(self, learner: Learner, steps: int) -> tuple[Learner, "FamilyExperience"]:
         """The learner, whose meta-steps stay as many, and the same with so many steps on each goal task."""
         return learner, replace(self, goal=(self.goal or self.base).taking(steps))
@@ -164,6 +168,10 @@ class Drifting(Around):
     def __post_init__(self) -> None:
         if self.stages < 2 or not 0 < self.gravity[0] <= self.gravity[1]:
             raise InputError(f"stages is {self.stages} and gravity {self.gravity}; give 2 stages or more, and 0 < least ≤ most")
+        if isinstance(self.world, Navigation):
+            raise InputError(
+                "the world is a plane, where gravity changes nothing; give a robot's, such as locomotion('cheetah', 'velocity')"
+            )
 
     def families(self, split: str, first: int, count: int, tasks: int) -> Tensor:
         """``[count, tasks, stages, goal and gravity]``."""

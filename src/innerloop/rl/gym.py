@@ -42,7 +42,7 @@ class Vector:
 
     Raises:
         InputError: gymnasium is missing, the environment lacks ``sample_tasks`` or ``set_tasks``, starts again by itself,
-            or its spaces are neither ``Box`` nor, for actions, ``Discrete``.
+            or its spaces are neither ``Box`` nor, for actions, ``Discrete``; actions without bounds need ``scaled=False``.
     """
 
     make: Callable[[int], VectorEnv]
@@ -71,11 +71,16 @@ class Vector:
         seen, acts = env.single_observation_space, env.single_action_space
         if not isinstance(seen, gymnasium.spaces.Box) or len(seen.shape) != 1:
             raise InputError(f"observations are {seen}; give a Box of one axis, as by gymnasium.wrappers.FlattenObservation")
-        if not isinstance(acts, (gymnasium.spaces.Box, gymnasium.spaces.Discrete)):
-            raise InputError(f"actions are {acts}; give a Box or a Discrete space")
+        if isinstance(acts, gymnasium.spaces.Box) and np.issubdtype(acts.dtype, np.floating):
+            if self.scaled and not acts.is_bounded():
+                raise InputError(
+                    f"actions are {acts}, without bounds that ±1 could be stretched to; say scaled=False to take actions as they are"
+                )
+        elif not isinstance(acts, gymnasium.spaces.Discrete):
+            raise InputError(f"actions are {acts}; give a Box of real numbers or a Discrete space")
 
     def __repr__(self) -> str:
-        return f"{self.name}(horizon={self.horizon}, seed={self.seed})"
+        return f"{self.name}(horizon={self.horizon}, seed={self.seed}{'' if self.scaled else ', scaled=False'})"
 
     def _of(self, episodes: int) -> Any:
         if episodes not in self._made:
@@ -147,7 +152,10 @@ class _Running:
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         chosen = action.flatten(0, 1).cpu().numpy()
         space = self.env.single_action_space
-        if not self.world.discrete:
+        if self.world.discrete:
+            chosen = chosen + space.start
+        else:
+            chosen = chosen.reshape(-1, *space.shape)
             if self.world.scaled:
                 chosen = space.low + (np.clip(chosen, -1, 1) + 1) / 2 * (space.high - space.low)
             chosen = np.clip(chosen, space.low, space.high)
@@ -187,18 +195,18 @@ class _Several(SyncVectorEnv):
     """Single environments in turn, whose tasks are set one by one."""
 
     def sample_tasks(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        return np.asarray(self.envs[0].unwrapped.sample_tasks(n, rng), dtype=float)  # type: ignore[attr-defined]
+        return np.asarray(self.envs[0].get_wrapper_attr("sample_tasks")(n, rng), dtype=float)
 
     def set_tasks(self, tasks: np.ndarray) -> None:
         for env, task in zip(self.envs, tasks, strict=True):
-            env.unwrapped.set_task(task)  # type: ignore[attr-defined]
+            env.get_wrapper_attr("set_task")(task)
 
 
 def Single(make: Callable[[], gymnasium.Env], horizon: int = 200, **how: Any) -> Vector:
     """A world of any gymnasium environment that has ``sample_tasks(n, rng) → [n, numbers]`` and ``set_task(task)``.
 
     Args:
-        make: makes one, such as ``lambda: MyEnv()``; wrappers may be around it.
+        make: makes one, such as ``lambda: MyEnv()``; wrappers may be around it, and may have the two methods.
         horizon: steps after which an episode is cut.
         how: further arguments of ``Vector``.
 
@@ -206,7 +214,7 @@ def Single(make: Callable[[], gymnasium.Env], horizon: int = 200, **how: Any) ->
         InputError: the environment lacks one of the two methods, or as for ``Vector``.
     """
     one = make()
-    if missing := [method for method in ("sample_tasks", "set_task") if not callable(getattr(one.unwrapped, method, None))]:
+    if missing := [method for method in ("sample_tasks", "set_task") if not one.has_wrapper_attr(method)]:
         raise InputError(
             f"{type(one.unwrapped).__name__} has no {missing[0]}; give it sample_tasks(n, rng), which returns an array of n rows of "
             "numbers, and set_task(task), which takes one of them"

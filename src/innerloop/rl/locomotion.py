@@ -152,7 +152,8 @@ class Locomotion(VectorEnv):
     Two kinds of dynamics, whose returns cannot be compared. ``rllab`` has the papers' time step (0.01 s for the
     cheetah, 0.02 s for the ant, one for each action), v the velocity of the centre of mass,
     torso and contacts among the observations. ``v5`` is gymnasium's: 0.05 s for each action, v the
-    velocity of the torso; its ant sees no contact forces.
+    velocity of the torso; its ant sees no contact forces and pays no cost of them (gymnasium's with
+    ``include_cfrc_ext_in_observation=False, contact_cost_weight=0``).
 
     Args:
         num_envs: robots.
@@ -206,22 +207,25 @@ class Locomotion(VectorEnv):
     def set_tasks(self, tasks: np.ndarray) -> None:
         """The robots' goals, ``[num_envs, 1]``; a second number is the acceleration of gravity along z, in metres per second²."""
         self.tasks = np.asarray(tasks, dtype=float)
-        if self.tasks.shape[1] > 1:
-            self.simulations.expand("opt.gravity")[:, 2] = self.tasks[:, 1]
+        changed = self.tasks.shape[1] > 1
+        if changed or self.simulations.expanded("opt.gravity") is not None:
+            self.simulations.expand("opt.gravity")[:, 2] = self.tasks[:, 1] if changed else self.model.opt.gravity[2]
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Robots at their start, all of them or those of ``options["reset_mask"]``."""
         seeds = seed if isinstance(seed, list) else [seed] * self.num_envs if seed is None else range(seed, seed + self.num_envs)
-        self.simulations.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        which = np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool)))
+        self.simulations.reset(which, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         if self.body.start:
-            self.positions[:] = self.body.start
+            self.positions[which] = self.body.start
         wide, fast = self.body.noise
-        for k, own in enumerate(seeds):
-            rng = np.random.default_rng(own)
+        for k in which:
+            rng = np.random.default_rng(seeds[k])
             q = rng.uniform(-wide, wide, self.model.nq) if self.dynamics == "v5" else wide * rng.standard_normal(self.model.nq)
             self.positions[k] += q
             self.velocities[k] += fast * rng.standard_normal(self.model.nv)
-        self.simulations.forward()
-        self.going[:] = True
+        self.simulations.forward(which)
+        self.going[which] = True
         return self._seen(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:

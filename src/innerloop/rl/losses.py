@@ -159,7 +159,7 @@ def e_maml(learner: Learner, policy: nn.Module, expected: float = 0.0) -> Learne
 
     def loss(params: Params, rollouts: Batch) -> Tensor:
         gain = rollouts.rewards.sum(-1).mean() - expected
-        return learner.loss(params, rollouts) - gain * params[CREDIT] / rollouts.alive.sum(-1).to(gain).mean()
+        return learner.loss(params, rollouts) - gain * params.get(CREDIT, 0.0) / rollouts.alive.sum(-1).to(gain).mean()
 
     return replace(whole, loss=loss)
 
@@ -183,4 +183,4 @@ def promp(learner: Learner, policy: nn.Module, bound: float = 0.3, weight: float
         return mean_over_steps(log_r.exp() - 1 - log_r, rollouts.alive)
 
     whole = summing(learner, INNER_KL, moved)
-    return replace(whole, loss=lambda params, rollouts: outer(params, rollouts) + weight * params[INNER_KL])
+    return replace(whole, loss=lambda params, rollouts: outer(params, rollouts) + weight * params.get(INNER_KL, 0.0))

@@ -88,11 +88,9 @@ def collect(
         own = partial(torch.Tensor.to, device=device, dtype=kind, copy=True)
         seen, alive = own(episodes.observation), torch.ones(noise.shape[:2], dtype=torch.bool, device=device)
         cut, steps = torch.zeros_like(alive), []
+        _check_policy(policy, params, seen, noise[:, :, 0], world)
         for t in range(world.horizon):
-            chosen = told(params, seen)
-            if not t:
-                _check_policy(chosen, world)
-            action = chosen.act(noise[:, :, t])
+            action = told(params, seen).act(noise[:, :, t])
             following, reward, ended = episodes.step(action)
             steps.append((seen, action, own(reward), alive))
             if (by_limit := getattr(episodes, "cut", None)) is not None:
@@ -101,7 +99,7 @@ def collect(
             if not alive.any():
                 break
         observations, actions, rewards, taken = (torch.stack(each, 2) for each in zip(*steps, strict=True))
-        _check_finite(observations, rewards, taken, params, names or [f"task {row}" for row in range(len(tasks))])
+        _check_finite(observations, actions, rewards, taken, params, names or [f"task {row}" for row in range(len(tasks))])
         last = _last(observations, seen, taken) if returns.bootstrap else None
         if (missing := world.horizon - len(steps)) > 0:
             observations, actions, rewards, taken = (_longer(t, missing) for t in (observations, actions, rewards, taken))
@@ -139,8 +137,22 @@ def _longer(t: Tensor, missing: int) -> Tensor:
     return torch.cat([t, t.new_zeros(*t.shape[:2], missing, *t.shape[3:])], 2)
 
 
-def _check_policy(told: object, world: World) -> None:
-    discrete, own = hasattr(told, "logits"), getattr(told, "logits", getattr(told, "mean", torch.empty(0))).shape[-1]
+def _check_policy(policy: Policy, params: Params, seen: Tensor, noise: Tensor, world: World) -> None:
+    """Refuse a policy that does not fit the world, before it is traced: errors of a trace are long."""
+    try:
+        told = vmap(policy)(params, seen)
+    except RuntimeError as problem:
+        if "randomness" in str(problem):
+            why = "draws random numbers by itself, as dropout does, so that what acted is not what learns"
+            raise InputError(f"the policy {why}; call eval() on it first") from problem
+        raise InputError(f"the policy does not take the world's observations of {seen.shape[-1]} numbers: {problem}") from problem
+    parameters = getattr(told, "logits", getattr(told, "mean", None))
+    if parameters is not None:
+        discrete, own = hasattr(told, "logits"), parameters.shape[-1]
+    else:  # a distribution of one's own
+        action = told.act(noise)
+        discrete = not action.is_floating_point()
+        own = world.actions if discrete else action.shape[-1]
     if discrete != world.discrete:
         kinds = {True: "one of several actions", False: "actions of real numbers"}
         fits = "CategoricalPolicy" if world.discrete else "GaussianPolicy"
@@ -151,12 +163,15 @@ def _check_policy(told: object, world: World) -> None:
         )
 
 
-def _check_finite(observations: Tensor, rewards: Tensor, alive: Tensor, params: Params, names: Sequence[str]) -> None:
+def _check_finite(observations: Tensor, actions: Tensor, rewards: Tensor, alive: Tensor, params: Params, names: Sequence[str]) -> None:
     for name, of in (("an observation", observations), ("a reward", rewards.unsqueeze(-1))):
         if not (fine := of.isfinite().all(-1) | ~alive).all():
             task, trajectory, time = (~fine).nonzero()[0].tolist()
-            if not finite({part: p[task] for part, p in params.items()}):
-                raise Diverged(f"the parameters that {names[task]} is met with became NaN or infinite; take smaller steps")
+            before = actions[task, trajectory, : time + (of is not observations)]
+            its_own = finite({part: p[task] for part, p in params.items()})
+            if not its_own or not before.isfinite().all():
+                what = "actions" if its_own else "parameters"
+                raise Diverged(f"the {what} that {names[task]} is met with became NaN or infinite; take smaller steps")
             raise InputError(
                 f"{name} of {names[task]} is NaN or infinite at time {time} of trajectory {trajectory}; "
                 "bound the world's state, or end such an episode before it"
@@ -227,6 +242,10 @@ class Experience:
     def points(self, learner: Learner, tasks: Task) -> list[Rollouts]:
         """The rollouts of gathered tasks before the first step that counts, and after each of them."""
         return [*tasks.support[learner.prepared :], tasks.query]
+
+    def asked(self, split: str, first: int, count: int) -> Tensor:
+        """The tasks that are asked, a row each."""
+        return self.world.tasks(split, first, count)
 
     def going(self, learner: Learner, steps: int) -> tuple[Learner, "Experience"]:
         """The learner taking so many steps on a task, and how it meets tasks then."""

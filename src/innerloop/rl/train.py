@@ -20,6 +20,7 @@ from innerloop.progress import bar
 from innerloop.rl.families import FamilyExperience
 from innerloop.rl.rollouts import Experience, total
 from innerloop.rl.trust import trpo
+from innerloop.tasks import named_source
 
 WORTH = 30
 """Iterations from which on compiling pays."""
@@ -86,13 +87,17 @@ def train_policy(
     """
     positive(meta_batch=meta_batch, checkpoint_every=checkpoint_every, outer_steps=outer_steps)
     whole(iterations=iterations, meta_batch=meta_batch)
+    if outer_steps > 1 and optimizer is None:
+        raise InputError(
+            f"outer_steps is {outer_steps}, but a trust region takes one; give an optimizer such as adam(1e-3), or leave it out"
+        )
     folder = place(out, resume or track)
     if engine not in (known := ("auto", "vmap", "vmap+compile")):
         raise InputError(f"engine is {engine!r}; policies are trained with {', '.join(known)}")
     plan = Plan(compiled=engine == "vmap+compile" or (engine == "auto" and iterations >= WORTH))
     params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
     state = State(params, optimizer(list(params.values())) if optimizer else None, plan=plan, best=dict(params))
-    same: dict[str, Any] = {"experience": str(experience), "meta_batch": meta_batch}
+    same: dict[str, Any] = {"experience": named_source(experience), "meta_batch": meta_batch}
     same |= {"outer": "trust region" if state.outer is None else type(state.outer).__name__, "outer_steps": outer_steps}
     same |= kept_by(learner, state.outer)
     if folder and resume:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from innerloop.batches import map_tensors
 from innerloop.errors import InputError
-from innerloop.learner import Learner, Task, over_tasks
+from innerloop.learner import Learner, Task, over_tasks, query_loss
 from innerloop.outer.trpo import TrustRegion
 from innerloop.params import Params
 from innerloop.rl.losses import mean_over_steps
@@ -63,9 +63,9 @@ def _asked(tasks: Task) -> Rollouts:
 
 def _of_task(learner: Learner) -> Callable[[Params, Task], tuple[Tensor, Any]]:
     def judged(params: Params, task: Task) -> tuple[Tensor, Any]:
-        end = learner.adapt(params, task.support)[-1]
+        path = learner.adapt(params, task.support)
         assert learner.model is not None
-        return learner.loss(end, task.query), learner.model(end, task.query.observations)
+        return query_loss(learner, path, task.query), learner.model(path[-1], task.query.observations)
 
     return judged
 

@@ -7,7 +7,7 @@ from innerloop.tasks.image_families import ImageFamilies
 from innerloop.tasks.images import ImageBatches, ImageTasks
 from innerloop.tasks.mixture import Mixture, Told
 from innerloop.tasks.sinusoids import FreshPoints, Sinusoids
-from innerloop.tasks.source import Deferred, Source, check_split, from_function, most_together, named_source, on
+from innerloop.tasks.source import Deferred, Source, check_source, check_split, from_function, most_together, named_source, on
 from innerloop.tasks.streams import StreamFamilies, Streams
 from innerloop.tasks.varied import VariedTasks
 from innerloop.tasks.vectors import VectorTasks, read_vectors
@@ -34,6 +34,7 @@ __all__ = [
     "Unrelated",
     "VariedTasks",
     "VectorTasks",
+    "check_source",
     "check_split",
     "from_function",
     "most_together",

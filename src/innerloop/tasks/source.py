@@ -1,5 +1,6 @@
 """What a task source is, and one made of a function."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,9 +47,18 @@ def on(source: Source, device: str) -> Source:
     return move(device) if move else source
 
 
-def named_source(source: Source) -> str:
-    """What a source calls itself; the name of its class where that would be its address in memory."""
-    return type(source).__qualname__ if type(source).__repr__ is object.__repr__ else repr(source)
+def named_source(source: Any) -> str:
+    """What a source, or a world, calls itself, without addresses in memory, which differ from run to run."""
+    silent = type(source).__repr__ is object.__repr__ and type(source).__str__ is object.__str__
+    return type(source).__qualname__ if silent else re.sub(" at 0x[0-9a-f]+", "", str(source))
+
+
+def check_source(tasks: Any) -> None:
+    """Refuse what no tasks can be drawn from."""
+    if hasattr(tasks, "gather"):
+        raise InputError(f"tasks is a {type(tasks).__name__}, of policies; innerloop.rl has train_policy and evaluate_policy for them")
+    if not hasattr(tasks, "draw"):
+        raise InputError(f"tasks is a {type(tasks).__name__} and no source; make one of a function with innerloop.from_function")
 
 
 def generator_of(*key: object) -> torch.Generator:
