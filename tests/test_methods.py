@@ -7,12 +7,13 @@ import torch
 from conftest import EAGER, built, differences, image_net, image_tasks, of_two_points, smooth_net
 from torch import Tensor, nn
 from torch.autograd import gradcheck
+from torch.nn import functional
 
 import innerloop as il
 from innerloop import Learner, Task, meta_loss
 from innerloop.batches import count, map_tensors, one
 from innerloop.engine import Plan, meta_gradient
-from innerloop.models.exchange import exchanged, exchanges
+from innerloop.models.exchange import exchanged
 from innerloop.params import named, within
 
 Build = Callable[..., Learner]
@@ -396,21 +397,23 @@ def test_batch_normalisation_by_the_batch_itself_is_exact_in_every_plan() -> Non
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_plain_batch_normalisation_is_the_layer_it_replaces(affine: bool) -> None:
+def test_plain_normalisations_are_those_they_replace(affine: bool) -> None:
     x = torch.randn(6, 4, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    norm = nn.BatchNorm2d(4, affine=affine, track_running_stats=False).double()
-    for p in norm.parameters():
-        nn.init.normal_(p)
-    shared = nn.Sequential(norm, nn.Sequential(norm, nn.Dropout(0.5)))
-    plain = exchanges(shared.eval())
-    assert [layer for layer, _ in plain] == [norm], "a layer used twice is one layer, others are the network's own"
-    expected = shared(x), nn.functional.batch_norm(x[..., 0, 0], None, None, norm.weight, norm.bias, True)
-    with exchanged(plain):
-        assert "forward" in norm.__dict__
-        torch.testing.assert_close((shared(x), norm(x[..., 0, 0])), expected)
-    assert "forward" not in norm.__dict__
-    assert [layer for layer, _ in exchanges(norm.train())] == [norm]
-    assert exchanges(nn.Linear(1, 1)) == []
+    norms = [
+        nn.BatchNorm2d(4, affine=affine, track_running_stats=False),
+        nn.BatchNorm2d(4, affine=affine, track_running_stats=False).eval(),
+        nn.BatchNorm2d(4, affine=affine).eval(),
+        nn.InstanceNorm2d(4, affine=affine),
+        nn.LayerNorm([5, 5], elementwise_affine=affine),
+    ]
+    for norm in norms:
+        for p in norm.double().parameters():
+            nn.init.normal_(p)
+    expected, torchs = [norm(x) for norm in norms], functional.layer_norm
+    with exchanged([]):
+        assert functional.layer_norm is not torchs
+        torch.testing.assert_close([norm(x) for norm in norms], expected)
+    assert functional.layer_norm is torchs
 
 
 def test_running_statistics_are_refused_while_they_would_be_updated() -> None:

@@ -257,6 +257,47 @@ class Attending(nn.Module):
         return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
 
 
+class Own(nn.LayerNorm):
+    """As some networks have it, to compute in another precision."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.double()).to(input)
+
+
+class Calling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.body, self.head = nn.Parameter(torch.ones(4)), nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.batch_norm(self.body(x), None, None, self.scale, training=True)
+        return self.head(nn.functional.layer_norm(x, (4,), self.scale).tanh())
+
+
+def watched(norm: nn.Module) -> nn.Module:
+    norm.register_forward_hook(lambda part, given, y: None)
+    return norm
+
+
+def switched() -> nn.Module:
+    norm = nn.BatchNorm2d(4)
+    norm.track_running_stats = False
+    return norm
+
+
+class LeNet(nn.Module):
+    """As in PyTorch's tutorial: it asks how images lie in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
+        self.second, self.pool, self.head = nn.Conv2d(4, 2, 2), nn.MaxPool2d(2), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.body(x).relu())
+        return self.head(self.pool(x).view(-1, 8).tanh())
+
+
 def normalising(norm: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Tanh(), nn.Flatten(), nn.Linear(16, 2))
 
@@ -267,6 +308,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "layer norm without weights": (lambda: normalising(nn.LayerNorm(2, elementwise_affine=False)), (3, 4, 4)),
     "instance norm": (lambda: normalising(nn.InstanceNorm2d(4, affine=True)), (3, 4, 4)),
     "group norm": (lambda: normalising(nn.GroupNorm(2, 4)), (3, 4, 4)),
+    "layer norm that is watched": (lambda: normalising(watched(nn.LayerNorm([4, 2, 2]))), (3, 4, 4)),
+    "layer norm of one's own": (lambda: nn.Sequential(nn.Linear(3, 8), Own(8), nn.Tanh(), nn.Linear(8, 2)), (3,)),
+    "batch norm that is watched": (lambda: normalising(watched(nn.BatchNorm2d(4, track_running_stats=False))), (3, 4, 4)),
+    "batch norm that was switched": (lambda: normalising(switched()), (3, 4, 4)),
+    "norms as functions": (Calling, (3,)),
+    "views of images": (LeNet, (3, 8, 8)),
     "attention": (Attending, (3, 4)),
     "a transformer's layer": (
         lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(12, 2)),
@@ -293,6 +340,71 @@ def test_a_networks_meta_gradient_is_exact_under_vmap(name: str) -> None:
     learner = il.maml(net, il.cross_entropy(net), steps=2, rate=0.3)
     gradient, _ = meta_gradient(learner)(learner.prior, tasks)
     torch.testing.assert_close(gradient, differences(lambda p: meta_loss(learner)(p, tasks), learner.prior), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("plan", [Plan(loop=True), Plan(recompute=True), Plan(loop=True, recompute=True)], ids=str)
+def test_a_network_that_views_its_images_runs_by_every_plan(plan: Plan) -> None:
+    nets = [LeNet().double() for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    gradients = []
+    for net, how in zip(nets, (plan, Plan()), strict=True):
+        learner = il.maml(net, il.cross_entropy(net), steps=2, rate=0.3)
+        gradients.append(meta_gradient(learner, how)(learner.prior, images()))
+    torch.testing.assert_close(*gradients)
+
+
+class Words(nn.Module):
+    """Looks up its input, of which 0 is no word."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__()
+        self.of, self.head = nn.Embedding(5, 3, padding_idx=0, **how), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.of(x).tanh().sum(1))
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan(loop=True), Plan(recompute=True)], ids=str)
+def test_the_padding_of_an_embedding_does_not_move(plan: Plan) -> None:
+    net = Words().double()
+    learner = il.maml(net, il.mse(net), steps=2, rate=0.5)
+    x = torch.randint(0, 5, (3, 6, 4), generator=torch.Generator().manual_seed(0))
+    tasks = Task((x, numbers(3, 6, 1).detach()), (x.flip(1), numbers(3, 6, 1, seed=1).detach()))
+    gradient, _ = meta_gradient(learner, plan)(learner.prior, tasks)
+    assert torch.equal(gradient["net.of.weight"][0], torch.zeros(3).double())
+    moving = learner.prior | {"net.of.weight": learner.prior["net.of.weight"].clone()}
+    found = differences(lambda p: meta_loss(learner)(p, tasks), moving)["net.of.weight"]
+    torch.testing.assert_close(gradient["net.of.weight"][1:], found[1:], rtol=1e-5, atol=1e-7)
+
+
+def test_an_embedding_that_writes_into_the_prior_is_refused() -> None:
+    net = Words(max_norm=1.0)
+    with pytest.raises(il.InputError, match="max_norm writes into the prior"):
+        model(net)(named("net", net), torch.ones(2, 3, dtype=torch.long))
+
+
+def test_a_network_that_changed_after_its_loss_was_made_runs_as_it_is_now() -> None:
+    net = nn.Sequential(*block(nn.ReLU()), nn.Flatten(), nn.Linear(16, 5).double())
+    run = model(net)
+    net[-1] = nn.Linear(16, 3).double()
+    x = numbers(5, 3, 4, 4).detach()
+    torch.testing.assert_close(run(named("net", net), x), net(x))
+    loss = il.cross_entropy(net)
+    net[0].requires_grad_(False)
+    learner = il.maml(net, loss)
+    torch.testing.assert_close(
+        learner.loss(learner.prior, (x, torch.ones(5).long())), nn.functional.cross_entropy(net(x), torch.ones(5).long())
+    )
+
+
+def test_a_batch_norm_of_one_number_is_refused_as_torchs_is() -> None:
+    net = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 1))
+    learner = il.maml(net, il.mse(net))
+    with pytest.raises(il.InputError, match=r"given \[1, 4\], one number of each channel.*give more examples at once"):
+        il.predict(learner, ([[0.0], [1.0]], [[0.0], [0.8]]), [[3.0]])
+    for wrong, x in ((nn.BatchNorm1d(1, track_running_stats=False), (5, 4)), (nn.BatchNorm2d(4, track_running_stats=False), (5, 4))):
+        with pytest.raises((RuntimeError, ValueError)):
+            model(wrong)(named("net", wrong), torch.ones(x))
 
 
 def test_a_layer_norm_says_what_does_not_fit() -> None:

@@ -32,8 +32,8 @@ class Model:
 
     def __init__(self, net: nn.Module, name: str = "net"):
         self.net, self.name = net, name
-        self._exchanges = exchanges(net)
-        self._frozen = {name: p for name, p in net.named_parameters() if not p.requires_grad}
+        self._exchanges, self._innermost = exchanges(net), True
+        self._frozen = _frozen(net)
 
     def __call__(self, params: Params, x: Any, *more: Any) -> Any:
         own = under(params, self.name)
@@ -44,9 +44,10 @@ class Model:
             tested += [(part, part.training) for part in self.net.modules()]
             self.net.eval()
         try:
-            with exchanged(self._exchanges):
-                y = functional_call(self.net, {**self._fixed(), **own}, (x, *more), strict=True)
+            y = self._run(own, x, *more)
         except RuntimeError as problem:
+            if self._follow(str(problem)):
+                return self(params, x, *more)
             if left := self._left_behind(own):
                 raise InputError(left) from problem
             if isinstance(x, Tensor) and any(sign in str(problem) for sign in _MISFITS):
@@ -56,6 +57,21 @@ class Model:
         if isinstance(y, Tensor) and y.dtype is torch.bfloat16 and torch.is_autocast_enabled(y.device.type):
             return y.float()  # the network may be of low precision, what compares its predictions may not
         return y
+
+    def _run(self, own: Params, *inputs: Any) -> Any:
+        with exchanged(self._exchanges):
+            return functional_call(self.net, {**self._fixed(), **own}, inputs, strict=True)
+
+    def _follow(self, problem: str) -> bool:
+        """Whether there was something to put right that the network showed when it ran."""
+        if "view size is not compatible" in problem and self._innermost:
+            self._innermost = False
+            self._exchanges = exchanges(self.net, innermost=False)
+            return True
+        if "Missing key" in problem and (frozen := _frozen(self.net)).keys() - self._frozen:
+            self._frozen |= frozen  # it was frozen after its loss was made
+            return True
+        return False
 
     def _fixed(self) -> Params:
         return {**dict(self.net.named_buffers()), **self._frozen}
@@ -70,6 +86,10 @@ class Model:
                     f"stay where they are, so move the network first: net.to({str(there)!r})"
                 )
         return ""
+
+
+def _frozen(net: nn.Module) -> Params:
+    return {name: p for name, p in net.named_parameters() if not p.requires_grad}
 
 
 _TESTED: ContextVar[list[tuple[nn.Module, bool]] | None] = ContextVar("networks that are in test", default=None)

@@ -13,7 +13,7 @@ from innerloop.errors import InputError
 from innerloop.learner import Batch, Learner
 from innerloop.losses import supervised
 from innerloop.methods.gradient import maml
-from innerloop.models.norm import by_batch, is_by_batch
+from innerloop.models.plain import by_batch, is_by_batch
 from innerloop.params import Params
 
 SHOWN = "shown.x"
@@ -55,7 +55,7 @@ def by_support(
             f"{type(net).__name__} has no BatchNorm with track_running_stats=False; build it with one, or take the method alone"
         )
     for layer in layers:
-        layer.forward = partial(by_batch, layer, first=examples)
+        layer.forward = partial(_by_first, layer, examples)
     base = method(own, supervised(own, compare), **how)
     assert base.model is not None, "a learner of a network has its model"
     plain = base.model
@@ -72,3 +72,8 @@ def by_support(
         return compare(predict(params, batch[0]), batch[1])
 
     return replace(base, steps=(keep, *base.steps), loss=loss, model=predict, prepared=base.prepared + 1)
+
+
+def _by_first(norm: Any, examples: int, x: Tensor) -> Tensor:
+    """What a ``BatchNorm`` layer gives with mean and variance of the first examples."""
+    return by_batch(x, norm.weight, norm.bias, norm.eps, examples)

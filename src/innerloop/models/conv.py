@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from innerloop.models import kernels
-from innerloop.models.norm import by_batch, is_by_batch
+from innerloop.models.plain import batch_norm, is_by_batch
 
 
 def reads_innermost(layer: nn.Module) -> bool:
@@ -70,7 +70,7 @@ def rectified_pool(norm: Any, activation: Any, x: Tensor, innermost: bool = Fals
             under vmap, some of torch's layers refuse that order.
     """
     if not kernels.serves(x) or min(x.shape[2:]) < 2:
-        return nn.functional.max_pool2d(activation(by_batch(norm, x)), 2)
+        return nn.functional.max_pool2d(activation(batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)), 2)
     weight = x.new_ones(x.shape[1]) if norm.weight is None else norm.weight
     images = x.movedim(1, -1)[None]
     sign = torch.where(weight >= 0, 1.0, -1.0).to(x.dtype).detach()[None]

@@ -1,4 +1,4 @@
-"""A user's network, whose layers run by forward passes of ours where torch's have wrong or slow higher derivatives."""
+"""A user's network, whose layers and functions run by ours where torch's have wrong or slow higher derivatives."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,39 +8,42 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.backends import cuda, mha
-from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn import functional
 
 from innerloop.models.conv import convolved, pools, reads_innermost, rectified_pool
-from innerloop.models.norm import by_batch, by_example, by_image, is_by_batch
+from innerloop.models.plain import FUNCTIONS, is_by_batch
 
 Forward = Callable[[Tensor], Tensor]
 
 
-def exchanges(net: nn.Module) -> list[tuple[nn.Module, Forward]]:
-    """The layers of a network that run otherwise, each with how.
+def exchanges(net: nn.Module, innermost: bool = True) -> list[tuple[nn.Module, Forward]]:
+    """The layers of a network that run otherwise, each with how: the numbers are the same.
 
-    Normalisations by what they are given (``BatchNorm`` and ``InstanceNorm`` without running statistics,
-    ``LayerNorm``) run in plain operations, a square ``Conv2d`` by kernels of ours, and in an ``nn.Sequential``
-    BatchNorm, ReLU and 2 × 2 max-pooling in a row run as one. The numbers are the same.
+    A square ``Conv2d`` runs by kernels of ours, and in an ``nn.Sequential`` BatchNorm, ReLU and 2 × 2
+    max-pooling in a row run as one.
 
-    >>> net = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4, track_running_stats=False))
+    Args:
+        innermost: convolutions leave channels innermost in memory, which a network that calls ``view`` on images does not take.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     >>> [type(layer).__name__ for layer, _ in exchanges(net)]
-    ['BatchNorm1d']
+    ['Conv2d']
     """
-    return [(layer, forward) for layer in net.modules() if (forward := _forward(layer))]
+    return [(layer, forward) for layer in net.modules() if (forward := _forward(layer, innermost))]
 
 
 @contextmanager
 def exchanged(layers: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
-    """Within the block the layers run as said, however the network calls them, and attention by plain products.
-
-    torch's fused attention has no second derivatives. A layer with hooks is left alone.
+    """Within the block the layers run as said, however the network calls them, ``torch.nn.functional`` normalises and looks up
+    embeddings by plain operations, and attention is of plain products: torch's fused attention has no second derivatives.
     """
     before = [layer.__dict__.get("forward") for layer, _ in layers]
+    functions = {name: getattr(functional, name) for name in FUNCTIONS}
     attention = [enabled() for enabled, _ in _FUSED]
     for layer, forward in layers:
-        if not _hooked(layer):
-            layer.__dict__["forward"] = forward
+        layer.__dict__["forward"] = forward
+    for name, own in FUNCTIONS.items():
+        setattr(functional, name, own)
     for _, enable in _FUSED:
         enable(False)
     try:
@@ -51,6 +54,8 @@ def exchanged(layers: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
                 layer.__dict__.pop("forward", None)
             else:
                 layer.__dict__["forward"] = forward
+        for name, was in functions.items():
+            setattr(functional, name, was)
         for (_, enable), was in zip(_FUSED, attention, strict=True):
             enable(was)
 
@@ -63,21 +68,17 @@ _FUSED: list[tuple[Callable[[], bool], Callable[[bool], None]]] = [
 ]
 
 
-def _forward(layer: nn.Module) -> Forward | None:
+def _forward(layer: nn.Module, innermost: bool) -> Forward | None:
     """How a layer runs, where not by its own forward pass."""
-    its_own = type(layer).forward
     if "forward" in layer.__dict__:
         return None  # somebody has exchanged it already
     if type(layer) is nn.Sequential:
-        row = InTurn.of(layer)
+        row = InTurn.of(layer, innermost)
         return row if any(isinstance(piece, Joined) for piece in row.pieces) else None
-    if is_by_batch(layer):
-        return partial(by_batch, layer)
-    if its_own is _InstanceNorm.forward and layer.running_mean is None:
-        return partial(by_image, layer)
-    if its_own is nn.LayerNorm.forward:
-        return partial(by_example, layer)
-    return partial(convolved, layer) if reads_innermost(layer) else None
+    if not reads_innermost(layer):
+        return None
+    run = partial(convolved, layer)
+    return run if innermost else partial(_each, [run, Tensor.contiguous])
 
 
 @dataclass(frozen=True)
@@ -96,21 +97,21 @@ class InTurn:
     """A row of layers, one after the other, some of them joined.
 
     Args:
-        rows: the ``nn.Sequential`` and those within it whose layers these are.
+        rows: the ``nn.Sequential`` and those within it whose layers these are, each with its layers.
     """
 
-    rows: Sequence[nn.Sequential]
+    rows: Sequence[tuple[nn.Sequential, Sequence[nn.Module]]]
     pieces: Sequence[Callable[[Any], Any]]
 
     @staticmethod
-    def of(row: nn.Sequential) -> "InTurn":
+    def of(row: nn.Sequential, innermost: bool = True) -> "InTurn":
         """What runs in the place of the row."""
-        rows, layers = [row], list[nn.Module]()
+        rows, layers = list[tuple[nn.Sequential, Sequence[nn.Module]]](), list[nn.Module]()
 
         def gather(part: nn.Sequential) -> None:
+            rows.append((part, [*part]))
             for layer in part:
                 if type(layer) is nn.Sequential and not _hooked(layer):
-                    rows.append(layer)
                     gather(layer)
                 else:
                     layers.append(layer)
@@ -118,16 +119,17 @@ class InTurn:
         gather(row)
         pieces, k = list[Callable[[Any], Any]](), 0
         while k < len(layers):
-            joined = _joined(layers[k:])
+            joined = _joined(layers[k:], innermost)
             pieces.append(joined or layers[k])
             k += len(joined.layers) if joined else 1
         return InTurn(rows, pieces)
 
     def __call__(self, x: Any) -> Any:
-        return _each(self.rows[0], x) if any(map(_hooked, self.rows)) else _each(self.pieces, x)
+        as_it_was = not any(_hooked(row) or [*row] != layers for row, layers in self.rows)
+        return _each(self.pieces if as_it_was else self.rows[0][0], x)
 
 
-def _joined(layers: Sequence[nn.Module]) -> Joined | None:
+def _joined(layers: Sequence[nn.Module], innermost: bool) -> Joined | None:
     """The first of the layers in a row, where they can be joined."""
     centred = len(layers) > 1 and reads_innermost(layers[0]) and is_by_batch(layers[1])
     # The normalisation takes any bias away again: none is added, and its gradient is 0 instead of what rounding leaves.
@@ -135,9 +137,10 @@ def _joined(layers: Sequence[nn.Module]) -> Joined | None:
     norm, activation, pool = (*layers[centred : centred + 3], *[None] * 3)[:3]
     if norm is not None and activation is not None and pool is not None and pools(norm, activation, pool):
         n = centred + 3
-        innermost = len(layers) > n and reads_innermost(layers[n])
-        return Joined(layers[:n], partial(_each, [*first, partial(rectified_pool, norm, activation, innermost=innermost)]))
-    return Joined(layers[:2], partial(_each, [*first, layers[1]])) if centred else None
+        read = innermost and len(layers) > n and reads_innermost(layers[n])
+        return Joined(layers[:n], partial(_each, [*first, partial(rectified_pool, norm, activation, innermost=read)]))
+    last = [] if innermost else [Tensor.contiguous]
+    return Joined(layers[:2], partial(_each, [*first, layers[1], *last])) if centred else None
 
 
 def _each(pieces: Any, x: Any) -> Any:
