@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from innerloop import experiments, report
 from innerloop.cli import main
 
 WAVES, WALKS = "maml/sinusoid/seed0", "maml/navigation/seed0"
@@ -181,3 +183,61 @@ def test_fewer_iterations_than_none_are_refused(tmp_path: Path, capsys: pytest.C
     for name in ("maml/sinusoid", "maml/navigation"):
         line = refused(capsys, "run", name, "--iterations", -4, "--out", tmp_path)
         assert line == "iterations is -4; it must be a whole number from 0 on"
+
+
+QUICK = ("--quick", "--test-tasks", "3", "--test-steps", "2", "--no-progress")
+
+
+def test_of_several_cells_those_that_had_not_begun_are_begun_on_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "run", "l2f/sinusoid-5s", *QUICK, "--out", tmp_path)[0] == 0
+    held = tmp_path / "l2f/sinusoid-5s/seed0"
+    assert refused(capsys, "run", "l2f/sinusoid-10s", *QUICK, "--out", tmp_path, "--resume").startswith("there is no run to resume in")
+    why = refused(capsys, "run", "l2f/sinusoid", *QUICK, "--out", tmp_path)
+    assert why.startswith(f"{held} holds a run already; go on with --resume")
+    assert [path.name for path in (tmp_path / "l2f").iterdir()] == ["sinusoid-5s"], "nothing was trained before that was known"
+    assert said(capsys, "run", "l2f/sinusoid", *QUICK, "--out", tmp_path, "--resume")[0] == 0
+    assert len([*(tmp_path / "l2f").glob("*/seed0/result.json")]) > 2
+
+
+def test_the_list_tells_costs_and_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    head, *lines = said(capsys, "list")[1].splitlines()
+    assert head.split() == ["experiment", "what", "paper", "cost", "needs", "done"]
+    assert any(line.rstrip().endswith("yes") for line in lines)
+    [row] = [line for line in lines if line.startswith("l2f/meta-dataset@maml ")]
+    assert "more" in row
+
+
+def test_folders_that_are_not_there_are_named(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    why = refused(capsys, "report", "--results", tiny, tmp_path / "nowhere")
+    assert why == f"there is no {tmp_path}/nowhere; check the names of --results"
+
+
+def test_a_run_and_a_folder_of_seeds_compare_in_both_orders(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, seeds = tiny / WAVES, (tiny / WAVES).parent
+    for pair in ((run, seeds), (seeds, run)):
+        code, out, _ = said(capsys, "compare", *pair)
+        assert (code, out.count("5-shot")) == (0, 1)
+
+
+def test_no_claim_stands_beside_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    of = experiments.catalogue()["maml/omniglot-5w1s"]
+    own = asdict(of.settings)
+    assert of.claimed(own) == of.claimed(own | {"iterations": 3}) == of.claims
+    assert of.claimed(own | {"data": "glyphs"}) == of.claimed(own | {"split": "vinyals"}) == of.claimed(own | {"size": 20}) == {}
+    row = {
+        "experiment": of.name,
+        "settings": own | {"data": "glyphs"},
+        "claims": dict(of.claims),
+        "cases": {"5-way 1-shot": {"mean": [0.2] * 4}},
+    }
+    [entry] = report.entries([row], {of.name: of})
+    assert entry.claim == {}
+    monkeypatch.setenv("INNERLOOP_DATA", str(tmp_path))
+    glyphs = ("--data", "glyphs", "--split", "glyphs", "--no-progress")
+    code, _, err = said(capsys, "run", of.name, *glyphs, "--channels", 3, "--out", tmp_path)
+    last = "innerloop: the images of glyphs are 1 × 28 × 28 and the experiment's 3 × 28 × 28; say --channels 1"
+    assert (code, err.splitlines()[-1]) == (2, last)
+    assert refused(capsys, "run", of.name, *glyphs, "--filters", 0, "--out", tmp_path) == "filters is 0; give 1 or more"
+    assert refused(capsys, "data", "check", "glyphs").startswith("glyphs are drawn when they are used")
+    why = refused(capsys, "run", "maml/mini-imagenet-5w1s@nearest", "--split", "omniglot-alphabets", "--out", tmp_path)
+    assert why == "the split omniglot-alphabets names groups, not the classes that a classifier of all must know; choose another"

@@ -109,3 +109,42 @@ def test_it_can_be_cloned_and_cross_validated() -> None:
     x, y = bars(15)
     scores = cross_val_score(clone(FewShotClassifier(classifier())), x, y, cv=5)
     assert scores.tolist() == [1.0] * 5
+
+
+def test_examples_that_are_shown_more_often_change_nothing() -> None:
+    """MAML's loss on images is a sum divided by the shots, which are those that are given."""
+    run = Path(__file__).parents[1] / "priors/maml-omniglot-5w1s"
+    x = numpy.random.default_rng(0).integers(0, 255, (5, 28, 28), dtype=numpy.uint8)
+    y = numpy.arange(5)
+    once = FewShotClassifier(run).fit(x, y)
+    often = FewShotClassifier(run).fit(x.repeat(4, 0), y.repeat(4))
+    numpy.testing.assert_allclose(often.predict_proba(x), once.predict_proba(x), atol=1e-4)
+    assert numpy.abs(FewShotClassifier(run).fit(x, y[::-1]).predict_proba(x) - once.predict_proba(x)).max() > 0.1
+    again = pickle.loads(pickle.dumps(often))
+    assert again.predict_proba(x).tolist() == often.predict_proba(x).tolist()
+
+
+def test_bytes_are_scaled_as_the_runs_images_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = bars()
+    run = tmp_path / "run"
+    il.train(
+        classifier(),
+        il.from_function(lambda g: il.Task(*((torch.rand(3, 1, 8, 8, generator=g), torch.arange(3)),) * 2)),
+        1,
+        out=run,
+        progress=False,
+    )
+    monkeypatch.setattr("innerloop.estimators.input_colours", lambda folder: ((0.2,), (0.5,)))
+    told = FewShotClassifier(run, classifier()).fit(x, y).predict_proba(x)
+    scaled = (x / 255 - 0.2) / 0.5
+    numpy.testing.assert_allclose(FewShotClassifier(run, classifier()).fit(scaled, y).predict_proba(scaled), told, atol=1e-5)
+    for same in (torch.from_numpy(x), [*x]):
+        assert FewShotClassifier(run, classifier()).fit(same, y).predict_proba(same).tolist() == told.tolist()
+    with pytest.raises(InputError, match="X are images of int64; give bytes"):
+        FewShotClassifier(classifier()).fit(x.astype(int), y)
+
+
+def test_images_that_do_not_fit_are_told_in_a_line() -> None:
+    x, y = bars()
+    with pytest.raises(InputError, match=r"does not fit|does not take"):
+        FewShotClassifier(classifier()).fit(x[..., None], y)

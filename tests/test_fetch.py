@@ -300,3 +300,13 @@ def test_omniglot_itself_is_built_of_its_archives(shared: Path, data: Path, caps
     assert "all 1,623 32,460 train 1,100 22,000 val 100 2,000 test 423 8,460 checksums are right" in out
     assert set(numpy.unique(open_images(place("omniglot-release")).pixels[:50]).tolist()) == {0, 255}
     assert split_for("omniglot-release") == split_of("omniglot-release")
+
+
+def test_grey_and_coloured_images_are_made_alike_where_that_is_asked(data: Path, tmp_path: Path) -> None:
+    for k, mode in enumerate(("L", "RGB")):
+        (tmp_path / f"mixed/{k}").mkdir(parents=True)
+        Image.new(mode, (4, 4)).save(tmp_path / f"mixed/{k}/a.png")
+    with pytest.raises(InputError, match="make all alike with grey=True or grey=False"):
+        fetch.build("mixed", [tmp_path / "mixed"])
+    fetch.build("mixed", [tmp_path / "mixed"], grey=True)
+    assert fetch.found("mixed").shape == (1, 4, 4)

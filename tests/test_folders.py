@@ -13,7 +13,8 @@ import innerloop as il
 from innerloop import InputError, Learner, Task, folders
 from innerloop.cli import main
 from innerloop.experiments.experiment import ACCURACY
-from innerloop.folders import input_colours, input_shape, predict_images
+from innerloop.folders import input_colours, input_shape, predict_images, shots_in
+from innerloop.images import from_folder
 
 SHAPE = (1, 12, 12)
 CLASSES = ["across", "blank", "down"]
@@ -182,7 +183,7 @@ def test_the_command_shows_a_table_and_writes_every_probability(
     run = tmp_path / "run"
     il.train(learner_of(), il.from_function(noise), 2, meta_batch=2, out=run, progress=False)
     loaded = il.load(run, learner_of())
-    monkeypatch.setattr("innerloop.cli._adaptable", lambda folder: (loaded, ACCURACY))
+    monkeypatch.setattr("innerloop.cli._adaptable", lambda *given: (loaded, ACCURACY))
     words = ["adapt", str(run), "--support", str(support), "--query", str(query), "--size", "12"]
     assert main([*words, "--out", str(tmp_path / "found.csv")]) == 0
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -209,3 +210,27 @@ def test_the_command_shows_a_table_and_writes_every_probability(
 def test_options_of_images_are_refused_for_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adapt", "nowhere", "--support", "a.csv", "--query", "b.csv", "--invert"]) == 2
     assert "--size and --invert are of images, but a.csv is no folder of them; leave them out" in capsys.readouterr().err
+
+
+def test_hidden_folders_are_passed_over_and_pictures_are_as_one_sees_them(support: Path, query: Path, tmp_path: Path) -> None:
+    expected = predict_images(learner_of(), support, query, SHAPE)
+    for hidden in (support / "across/.ipynb_checkpoints", query / ".thumbs", support / "down/__MACOSX"):
+        hidden.mkdir()
+        drawn("blank", 0).save(hidden / "0.png")
+    found = predict_images(learner_of(), support, query, SHAPE)
+    assert found.files == expected.files
+    assert torch.equal(found.probabilities, expected.probabilities)
+    assert shots_in(support) == 3
+    place = tmp_path / "set/one"
+    place.mkdir(parents=True)
+    stroke = Image.new("RGBA", (12, 12), (0, 0, 0, 0))
+    stroke.putpixel((3, 3), (0, 0, 0, 255))
+    stroke.save(place / "a.png")
+    turned, lying = Image.fromarray(numpy.arange(144, dtype=numpy.uint8).reshape(12, 12)), Image.Exif()
+    lying[0x0112] = 6
+    turned.save(place / "b.png", exif=lying)
+    [built] = from_folder(tmp_path / "set", grey=True)
+    for pixels, name in zip(built.pixels, "ab", strict=True):
+        numpy.testing.assert_array_equal(pixels, folders._pixels(place / f"{name}.png", SHAPE))
+    assert built.pixels[0].max() == 255
+    assert not numpy.array_equal(built.pixels[1][..., 0], numpy.asarray(turned))

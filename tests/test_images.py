@@ -1,6 +1,5 @@
 """Image sets and N-way K-shot tasks: what a task is made of, and what is refused."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy
@@ -138,6 +137,8 @@ def test_batches_of_all_classes() -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
+        ({"classes": {"train": [0, 2, 99]}}, r"'train' is of the classes 0, 2, 99; give each once, by numbers from 0 to"),
+        ({"classes": {"train": [0, 0, 0, 1]}}, r"'train' is of the classes 0, 0, 0, 1; give each once"),
         ({"ways": 7}, r"7 ways need as many classes, and 'val' of coded has 6; ask for fewer ways"),
         ({"queries": 8}, r"class 'class0' in 'train' of coded has 8 images, and 1 shots and 8 queries need 9; ask for fewer"),
         ({"shots": 0}, "a task has 3 ways, 0 shots and 2 queries; it needs at least one of each"),
@@ -147,7 +148,7 @@ def test_batches_of_all_classes() -> None:
 )
 def test_tasks_that_cannot_be_drawn(how: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        partial(ImageTasks, coded(), SPLIT, ways=3, shots=1, queries=2)(**how)
+        ImageTasks(coded(), **({"classes": SPLIT, "ways": 3, "shots": 1, "queries": 2} | how))
 
 
 def test_a_split_that_is_not_there() -> None:

@@ -124,7 +124,7 @@ def test_the_nearest_neighbour_by_hand(distance: str) -> None:
             closest = torch.cdist(z.flatten(1), x.flatten(1)).argmin(1)
         else:
             closest = nn.functional.cosine_similarity(z.flatten(1)[:, None], x.flatten(1)[None], dim=-1).argmax(1)
-        assert adapted(learner, task).tolist() == nn.functional.one_hot(y[closest], 3).tolist()
+        assert adapted(learner, task).exp().tolist() == nn.functional.one_hot(y[closest], 3).tolist()
         assert il.task_loss(learner)(learner.prior, task).item() == pytest.approx(1 - (y[closest] == t).double().mean().item())
     scores = il.evaluate(learner, il.from_function(lambda g: one(tasks, 1)), n_tasks=2, metric=il.accuracy)
     assert scores.mean[0].item() == pytest.approx((y[closest] == t).double().mean().item())  # pyright: ignore[reportPossiblyUnboundVariable]
@@ -167,3 +167,13 @@ def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(InputError, match="cannot take 2 steps"):
         il.prototypical(smooth(), 3).taking(2)
     assert query[0].shape == (6, 1, 4, 4)
+
+
+def test_a_class_that_is_not_shown_is_never_the_closest() -> None:
+    learner = il.prototypical(nn.Linear(2, 3), 4)
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    three = il.prototypical(nn.Linear(2, 3), 3)
+    given = (x, torch.arange(6) % 3)
+    found = il.predict(learner, given, x)
+    assert (found[:, 3] < -1e6).all()
+    torch.testing.assert_close(found[:, :3], il.predict(replace(three, prior=learner.prior), given, x))

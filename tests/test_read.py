@@ -420,3 +420,12 @@ def test_sets_of_jpegs_themselves(name: str, split: str, counts: list[int], shar
         own = dict(zip(packed["wnid"].tolist(), packed["class_split"].tolist(), strict=True))
         assert [own[read.classes[k]] for k in split_of(split).of(read, "test", missing="drop")] == [2] * counts[2]
         assert len(set(read.groups)) == (len(set(packed["superclass_name"].tolist())) if "superclass_name" in packed else 1)
+
+
+def test_lines_of_a_list_that_are_cut_or_in_another_encoding_are_named(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("filename,label\na.png,one\nb.png\n")
+    with pytest.raises(InputError, match=r"line 3 of .*train.csv lacks a filename or a label"):
+        list(from_csv([tmp_path / "train.csv"], tmp_path))
+    (tmp_path / "train.csv").write_bytes("filename,label\né.png,one\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"is no text in UTF-8 .*; save it as that"):
+        list(from_csv([tmp_path / "train.csv"], tmp_path))

@@ -22,8 +22,21 @@ from tyro.conf import OmitArgPrefixes, Positional
 from innerloop import checkpoint, doctor, experiments, report
 from innerloop.errors import Diverged, InputError, nearest
 from innerloop.evaluate import Scores, compare, predict
-from innerloop.experiments.experiment import ACCURACY, RESULT, SCORES, Experiment, Metric, Options, adapts, folder_of, seeds_of, trial_of
-from innerloop.folders import input_colours, input_shape, predict_images
+from innerloop.experiments.experiment import (
+    ACCURACY,
+    HELD,
+    RESULT,
+    RUN,
+    SCORES,
+    Experiment,
+    Metric,
+    Options,
+    adapts,
+    folder_of,
+    seeds_of,
+    trial_of,
+)
+from innerloop.folders import input_colours, input_shape, predict_images, shots_in
 from innerloop.images.commands import DATA
 from innerloop.learner import Learner
 from innerloop.outer import Stopped
@@ -52,12 +65,13 @@ def list_(given: List) -> None:
     found = [e for name, e in experiments.catalogue().items() if fnmatch(name, pattern)]
     if not found:
         raise InputError(f"no experiment matches {given.pattern!r}; {nearest(given.pattern, experiments.catalogue())}")
-    heads = {"experiment": max(len(e.name) for e in found), "what": 20, "paper": 20, "cost": 0, "needs": 0, "done": 0}
+    heads = {"experiment": max(len(e.name) for e in found), "what": 20, "paper": 20, "cost": 6, "needs": 5, "done": 4}
     table = Table(*(Column(head, no_wrap=True, min_width=least) for head, least in heads.items()), box=None, pad_edge=False)
     for e in found:
         claims = "; ".join(f"{case} {_slashed(claim.values())}" for case, claim in [*e.claims.items()][:3]) or "–"
         claims += f"; … {len(e.claims)} cases" if len(e.claims) > 3 else ""
-        table.add_row(e.name, e.title, claims, e.cost, ", ".join(e.needs) or "–", "yes" if e.name in done else "")
+        needs = ", ".join(e.needs[:2]) + (f" and {len(e.needs) - 2} more" if len(e.needs) > 2 else "")
+        table.add_row(e.name, e.title, claims, e.cost, needs or "–", "yes" if e.name in done else "")
     (out if out.is_terminal else Console(width=LISTED, highlight=False, markup=False)).print(table)
 
 
@@ -68,7 +82,7 @@ def run(arguments: Sequence[str]) -> None:
             raise InputError("run needs the name of an experiment first; innerloop list shows them")
         arguments = ["maml/sinusoid", *arguments]
     name, *rest = arguments
-    planned = []
+    planned, ready = [], []
     for experiment in experiments.find(name):
         shape = make_dataclass(
             "Run",
@@ -82,7 +96,14 @@ def run(arguments: Sequence[str]) -> None:
         if given.options.video and "mujoco" not in experiment.needs:
             raise InputError(f"{experiment.name} has no robot to film; leave --video out")
         planned.append((experiment, given.settings, given.options))
-    for experiment, settings, options in planned:
+    begun = [folder_of(*plan).joinpath(RUN).exists() for plan in planned]
+    for there, (experiment, settings, options) in zip(begun, planned, strict=True):
+        if options.resume and any(begun) and not there:
+            options = replace(options, resume=False)  # of several cells, one that had not begun
+        elif there and not options.resume and not options.overwrite:
+            raise InputError(f"{folder_of(experiment, settings, options)} holds a run already; {HELD}")
+        ready.append((experiment, settings, options))
+    for experiment, settings, options in ready:
         row = experiments.run(experiment, settings, options)
         from innerloop import gallery  # with matplotlib, which training does not wait for
 
@@ -101,7 +122,7 @@ def _show_result(experiment: Experiment, row: report.Row) -> None:
         "case", "steps", "paper", "ours ± 95 %", "inner rate", title=f"{experiment.name}: {experiment.title}, {experiment.metric.name}"
     )
     for case, scored in row["cases"].items():
-        claim = experiment.claims.get(case, {})
+        claim = experiment.claimed(row["settings"]).get(case, {})
         taken = len(scored["mean"])
         steps = sorted({0, *(claim or (range(taken) if taken < FEW else report.told(taken)))})
         for step in (s for s in steps if s < taken):
@@ -234,7 +255,7 @@ def compare_(given: Compare) -> None:
 
 def _compared(given: Compare) -> Iterator[object]:
     """Two runs' difference in each case, or all runs beside each other."""
-    if len(given.others) > 1 or not (given.first / SCORES).exists():
+    if len(given.others) > 1 or not all((folder / SCORES).exists() for folder in (given.first, *given.others)):
         runs = {str(folder): _scores_by_seed(folder) for folder in (given.first, *given.others)}
         every = [scores for run in runs.values() for scores in run.values()]
         for case in _shared(every):
@@ -323,7 +344,7 @@ def adapt_(given: Adapt) -> None:
 def _adapt_to_images(given: Adapt) -> None:
     if given.size is not None and given.size < 1:
         raise InputError(f"size is {given.size}; give the height and width in pixels, 1 or more")
-    learner, _ = _adaptable(given.run)
+    learner, _ = _adaptable(given.run, given.support)
     shape, (mean, sd) = input_shape(given.run, given.size), input_colours(given.run)
     found = predict_images(learner, given.support, given.query, shape, invert=given.invert, mean=mean, sd=sd, steps=given.steps)
     table = Table("file", "prediction", Column("probability", justify="right"), box=None, pad_edge=False)
@@ -334,12 +355,13 @@ def _adapt_to_images(given: Adapt) -> None:
         _write(given.out, found.csv())
 
 
-def _adaptable(run: Path) -> tuple[Learner, Metric]:
-    """A run's learner and what it is scored by, once it is known that it adapts to examples."""
+def _adaptable(run: Path, support: Path | None = None) -> tuple[Learner, Metric]:
+    """A run's learner for as many images as a folder has, and what it is scored by, once it is known that it adapts to examples."""
     trial, about = trial_of(run)
     if not hasattr(trial.tasks, "draw"):
         raise InputError(f"{run} is of policies, which adapt to rollouts of their own, not to examples; score it with innerloop evaluate")
-    return experiments.load(run), experiments.catalogue()[about["experiment"]].metric
+    shots = shots_in(support) if support else None
+    return experiments.load(run, shots=shots), experiments.catalogue()[about["experiment"]].metric
 
 
 def _check_file(file: Path | None, option: str) -> None:
@@ -392,6 +414,8 @@ class Report:
 def report_(given: Report) -> None:
     _check_file(given.html, "--html")
     places = [place for place in given.results if place.exists()]
+    if given.results != Report().results and (absent := [str(place) for place in given.results if place not in places]):
+        raise InputError(f"there is no {', '.join(absent)}; check the names of --results")
     listed = report.entries(report.read_rows(places), experiments.catalogue())
     if not listed:
         quick = len(report.read_rows(places, quick=True))

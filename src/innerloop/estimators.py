@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from innerloop.errors import InputError
 from innerloop.evaluate import adapted, check_classes, predict_with
 from innerloop.experiments import load
+from innerloop.folders import input_colours
 from innerloop.learner import Batch, Learner
 from innerloop.losses import cross_entropy, model
 from innerloop.methods import maml
@@ -46,12 +47,12 @@ class FewShot(BaseEstimator):
         self.steps = steps
         self.random_state = random_state
 
-    def _start(self) -> Learner:
-        """The learner that is adapted."""
+    def _start(self, shots: int | None = None) -> Learner:
+        """The learner that is adapted, to so many examples of each class."""
         if isinstance(self.run, Learner):
             return self.run
         if self.run is not None:
-            return load(self.run, self.learner)
+            return load(self.run, self.learner, shots=shots)
         return self.learner or self._untrained()
 
     def _untrained(self) -> Learner:
@@ -62,11 +63,19 @@ class FewShot(BaseEstimator):
 
     def _seen(self, X: Any, y: Any = "no_validation", **how: Any) -> tuple[Tensor, Any]:
         """X as the network sees it, and y once it is known to fit."""
-        bytes_ = getattr(X, "dtype", None) == numpy.uint8 and X.ndim > 2
-        checked = validate_data(self, X, y, allow_nd=True, dtype=numpy.float64, **how)
+        given: Any = numpy.asarray(X) if isinstance(X, (Tensor, list)) else X
+        images = getattr(given, "ndim", 2) > 2
+        bytes_ = images and given.dtype == numpy.uint8
+        if images and not bytes_ and given.dtype.kind in "iu":
+            raise InputError(f"X are images of {given.dtype}; give bytes (uint8, 0 to 255), or numbers scaled as in training")
+        checked = validate_data(self, given, y, allow_nd=True, dtype=numpy.float64, **how)
         x, y = checked if isinstance(checked, tuple) else (checked, None)
-        x = torch.tensor(numpy.ascontiguousarray(x)) / (255 if bytes_ else 1)
-        return x[:, None] if x.ndim == 3 else x, y
+        x = torch.tensor(numpy.ascontiguousarray(x))
+        x = x[:, None] if x.ndim == 3 else x
+        if bytes_:
+            mean, sd = input_colours(self.run) if isinstance(self.run, (str, Path)) else ((0.0,), (1.0,))
+            x = (x / 255 - x.new_tensor(mean).view(-1, 1, 1)) / x.new_tensor(sd).view(-1, 1, 1)
+        return x, y
 
     def _at(self, X: Any) -> Tensor:
         """The network's outputs."""
@@ -83,7 +92,7 @@ class FewShot(BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "params_" in state:
-            self.learner_ = self._start()
+            self.learner_ = self._start(getattr(self, "shots_", None))
 
 
 class FewShotClassifier(ClassifierMixin, FewShot):
@@ -115,7 +124,8 @@ class FewShotClassifier(ClassifierMixin, FewShot):
         check_classification_targets(y)
         self.shape_ = x.shape[1:]
         self.classes_, numbers = numpy.unique(y, return_inverse=True)
-        self.learner_ = self._start()
+        self.shots_ = max(round(len(y) / len(self.classes_)), 1)
+        self.learner_ = self._start(self.shots_)
         check_classes(self.learner_, x, len(self.classes_))
         self.params_ = adapted(self.learner_, (x, torch.tensor(numbers)), self.steps)
         return self

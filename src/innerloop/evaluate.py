@@ -247,8 +247,13 @@ def predict_with(learner: Learner, params: Params, x: Any) -> Tensor:
     """Predictions at ``x`` of parameters that ``adapted`` gave."""
     if learner.model is None:
         raise InputError("the learner has no model to predict with; build it from a network")
-    with torch.no_grad(), in_test():
-        return learner.model(params, *_given(learner, [x]))
+    [x] = _given(learner, [x])
+    try:
+        with torch.no_grad(), in_test():
+            return learner.model(params, x)
+    except RuntimeError as problem:
+        why = str(problem).strip().splitlines()[0]
+        raise InputError(f"x {list(x.shape)} does not fit the learner: {why}; give examples like those of its tasks") from problem
 
 
 def check_classes(learner: Learner, x: Any, classes: int) -> None:
@@ -272,7 +277,11 @@ def check_classes(learner: Learner, x: Any, classes: int) -> None:
 
 def _given(learner: Learner, parts: Sequence[Any]) -> list[Tensor]:
     """What a user gives, as tensors of the prior's kind and place."""
-    kind = next(iter(learner.prior.values()), torch.empty(0))
+    kind = next((p for p in learner.prior.values() if p.is_floating_point()), torch.empty(0))
+    if nested := [part for part in parts if isinstance(part, dict) or (isinstance(part, tuple) and any(map(torch.is_tensor, part)))]:
+        raise InputError(
+            f"the examples are a {type(nested[0]).__name__} of several; predict takes one tensor, so call learner.adapt and learner.model"
+        )
     given = [torch.as_tensor(part, dtype=kind.dtype if _real(part) else None, device=kind.device) for part in parts]
     if not all(t.isfinite().all() for t in given):
         raise InputError("the examples hold NaN or infinity; leave those points out")

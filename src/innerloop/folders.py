@@ -17,10 +17,11 @@ from innerloop.errors import InputError
 from innerloop.evaluate import adapted, check_classes, predict_with
 from innerloop.experiments.experiment import RUN
 from innerloop.experiments.few_shot import COLOURS
+from innerloop.images.decode import upright
+from innerloop.images.read import SUFFIXES, is_hidden
 from innerloop.learner import Learner
 from innerloop.progress import bar
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 USUAL_SIZE = {1: 28, 3: 84}  # pixels, by channels: Omniglot's and mini-ImageNet's
 MODES = {1: "L", 3: "RGB"}
 TOGETHER = 500  # query images in memory at once
@@ -112,7 +113,7 @@ def predict_images(
     normalises by the batch sees up to 500 query images together, and predicts by all of them.
 
     Args:
-        learner: a classifier of images.
+        learner: a classifier of images, such as ``load(run, shots=shots_in(support))``.
         support: has a folder for each class, named after it; images in it may lie deeper.
         query: has the images to classify, which may lie deeper.
         shape: channels, height and width that the network takes, such as ``input_shape(run)``.
@@ -126,8 +127,7 @@ def predict_images(
         InputError: a folder is missing or has no images, an image is damaged, there are more
             classes than the head has outputs, or the images do not fit the network.
     """
-    classes = _class_folders(Path(support))
-    examples = [_image_files(folder) for folder in classes]
+    classes, examples = _support(support)
     files = _image_files(Path(query))
 
     def read(files: Sequence[Path], what: str) -> Tensor:
@@ -146,10 +146,26 @@ def predict_images(
     return Predictions([file.relative_to(query) for file in files], [folder.name for folder in classes], torch.cat(parts))
 
 
+def shots_in(support: str | Path) -> int:
+    """Images of a class in a folder of class folders, their mean, rounded: what ``load(run, shots=…)`` wants to know.
+
+    Raises:
+        InputError: as for ``predict_images``.
+    """
+    classes, examples = _support(support)
+    return max(round(sum(map(len, examples)) / len(classes)), 1)
+
+
+def _support(support: str | Path) -> tuple[list[Path], list[list[Path]]]:
+    """Class folders, and the images of each."""
+    classes = _class_folders(Path(support))
+    return classes, [_image_files(folder) for folder in classes]
+
+
 def _class_folders(support: Path) -> list[Path]:
     if not support.is_dir():
         raise InputError(f"there is no folder {support}; check its name")
-    inside = sorted(path for path in support.iterdir() if not path.name.startswith("."))
+    inside = sorted(path for path in support.iterdir() if not is_hidden(path, support))
     classes = [path for path in inside if path.is_dir()]
     if not classes:
         raise InputError(f"{support} has no class folders; put the images of each class into a folder named after it")
@@ -161,7 +177,7 @@ def _class_folders(support: Path) -> list[Path]:
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; check its name")
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")]
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file() and not is_hidden(path, folder)]
     if not found:
         raise InputError(f"{folder} has no images; put files in it that end in {', '.join(SUFFIXES)}")
     return sorted(found)
@@ -180,20 +196,16 @@ def _read(files: Sequence[Path], shape: tuple[int, int, int], invert: bool, what
 
 def _pixels(file: Path, shape: tuple[int, int, int]) -> numpy.ndarray:
     """An image as uint8 ``[height, width, channels]``."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     channels, height, width = shape
     if channels not in MODES:
         raise InputError(f"the network takes images of {channels} channels, which files do not have; 1 or 3 can be read")
     try:
         with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith(("I", "F")):
+            if opened.mode.startswith(("I", "F")):
                 raise InputError(f"{file} has more than 8 bits a channel; convert it to 8")
-            if "A" in image.getbands() or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert(MODES[channels]).resize((width, height), Image.Resampling.LANCZOS)
+            image = upright(opened).convert(MODES[channels]).resize((width, height), Image.Resampling.LANCZOS)
     except InputError:
         raise
     except Exception as problem:  # decoders raise what they like when bytes are wrong

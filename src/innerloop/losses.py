@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from innerloop.batches import tensors
 from innerloop.device import device_of
 from innerloop.errors import InputError
 from innerloop.learner import Batch
@@ -52,7 +53,8 @@ class Model:
                 raise InputError(left) from problem
             if isinstance(x, Tensor) and any(sign in str(problem) for sign in _MISFITS):
                 kind = str(x.dtype).removeprefix("torch.")
-                raise InputError(f"the network does not take x of shape {list(x.shape)} and kind {kind}: {problem}") from problem
+                what, shapes = "network" if self.name == "net" else self.name, ", ".join(str(list(t.shape)) for t in tensors((x, more)))
+                raise InputError(f"the {what} does not take x of shape {shapes} and kind {kind}: {problem}") from problem
             raise
         if isinstance(y, Tensor) and y.dtype is torch.bfloat16 and torch.is_autocast_enabled(y.device.type):
             return y.float()  # the network may be of low precision, what compares its predictions may not

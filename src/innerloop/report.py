@@ -142,8 +142,9 @@ def entries(rows: Iterable[Row], experiments: Mapping[str, Experiment]) -> list[
     for (name, changed), runs in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
         for case in runs[0]["cases"]:
             taken = len(runs[0]["cases"][case]["mean"])
-            claim = {int(step): value for step, value in runs[0]["claims"].get(case, {}).items() if int(step) < taken}
             of = experiments[name]
+            claims = runs[0]["claims"].get(case, {}) if of.claimed(runs[0]["settings"]) else {}
+            claim = {int(step): value for step, value in claims.items() if int(step) < taken}
             in_order = sorted(runs, key=lambda r: r["settings"]["seed"])
             listed.append(Entry(name, of.title, changed, case, claim, in_order, of.metric, of.margins.get(case, {})))
     return listed

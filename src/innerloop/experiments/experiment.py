@@ -215,10 +215,19 @@ class Experiment:
     cost: str = "2 min"
     needs: tuple[str, ...] = ()
 
+    def claimed(self, settings: Row) -> Mapping[str, Mapping[int, float]]:
+        """The paper's numbers that a run of these settings may stand beside: none where its data are others."""
+        own = asdict(self.settings)
+        return {} if any(settings.get(name, own[name]) != own[name] for name in ("data", "split", "size") if name in own) else self.claims
+
 
 def folder_of(experiment: Experiment, settings: Budget, options: Options) -> Path:
     """Where a run is kept."""
     return options.out / experiment.name / f"seed{settings.seed}"
+
+
+HELD = "go on with --resume, start anew with --overwrite, or choose another --out"
+"""What to do about a folder that holds a run."""
 
 
 def seeds_of(folder: Path) -> list[Path]:
@@ -254,7 +263,7 @@ def run(experiment: Experiment, settings: Budget, options: Options) -> Row:
         raise InputError(f"watch is {options.watch}; give the iterations between measurements, or 0 for none")
     if (folder / RUN).exists() and not options.overwrite:
         if not options.resume:
-            raise InputError(f"{folder} holds a run already; go on with --resume, start anew with --overwrite, or choose another --out")
+            raise InputError(f"{folder} holds a run already; {HELD}")
         before = _about(folder)["settings"]
         if changed := [k for k, v in before.items() if k != "iterations" and about["settings"].get(k) != _plain(v)]:
             raise InputError(f"{folder} was run with {changed[0]} {before[changed[0]]}; resume it with the same")
@@ -271,7 +280,7 @@ def run(experiment: Experiment, settings: Budget, options: Options) -> Row:
         "source": experiment.source,
         "follows": experiment.follows,
         "metric": experiment.metric.name,
-        "claims": {case: dict(claim) for case, claim in experiment.claims.items()},
+        "claims": {case: dict(claim) for case, claim in experiment.claimed(asdict(settings)).items()},
         "cases": cases,
         "engine": _engine(engine) | ({"later": [_engine(row) for row in later]} if later else {}),  # a phase has its own
         "seconds": round(rows[-1]["seconds"] + time.perf_counter() - started, 1),
@@ -347,20 +356,22 @@ def _rounded(values: Iterable[float]) -> list[float | None]:
     return [float(f"{value:.6g}") if isfinite(value) else None for value in values]
 
 
-def load(folder: str | Path, learner: Learner | None = None, case: str | None = None) -> Learner:
+def load(folder: str | Path, learner: Learner | None = None, case: str | None = None, shots: int | None = None) -> Learner:
     """A trained learner from the folder of its run, ready to adapt.
 
     Args:
         folder: what ``innerloop run`` or ``train(out=…)`` wrote.
         learner: what was trained, where it was no listed experiment.
         case: which case's inner rate to take, where it was chosen for each; the first by default.
+        shots: examples of each class that it will adapt to, where they are not as many as in training: MAML's loss on images
+            is a sum divided by them, so that the same inner rate would be too long a step for more.
 
     Raises:
         InputError: there is no run, it is damaged, or of another learner.
     """
     if learner is not None:
         return trained_prior(learner, folder)
-    trial, about = trial_of(folder, otherwise="give load the learner too")
+    trial, about = trial_of(folder, otherwise="give load the learner too", shots=shots)
     prior = prior_of(folder, trial)
     result = Path(folder) / RESULT
     cases = checkpoint.read_json(result).get("cases", {}) if result.exists() else {}
@@ -377,8 +388,8 @@ def adapts(learner: Learner) -> bool:
     return len(learner.steps) > learner.prepared
 
 
-def trial_of(folder: str | Path, otherwise: str = "check its name") -> tuple[Trial, Row]:
-    """The trial that a folder's run was of, and what ``run.json`` says of it.
+def trial_of(folder: str | Path, otherwise: str = "check its name", shots: int | None = None) -> tuple[Trial, Row]:
+    """The trial that a folder's run was of, and what ``run.json`` says of it; of so many shots, where its experiment knows of any.
 
     Raises:
         InputError: there is no run, and ``otherwise`` is what would do; or it is damaged.
@@ -399,7 +410,9 @@ def trial_of(folder: str | Path, otherwise: str = "check its name") -> tuple[Tri
         if not _is_of(value, kinds[name]):
             usual = getattr(experiment.settings, name)
             raise InputError(f"{path} is damaged ({name} is {value!r}, not such as {usual!r}); copy it again, or start the run anew")
-    settings = replace(experiment.settings, **given)
+    settings: Any = replace(experiment.settings, **given)
+    if shots is not None and hasattr(settings, "shots"):
+        settings = replace(settings, shots=shots)
     return experiment.build(settings), about
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from torch import nn
 
-from innerloop.errors import InputError
+from innerloop.errors import InputError, at_least_one
 from innerloop.experiments.experiment import ACCURACY, Experiment, Settings, Trial
 from innerloop.images import Images, Split, about, classes_of, found, split_for, split_of
 from innerloop.learner import Learner, Loss
@@ -101,7 +101,8 @@ def opened(settings: FewShot, queries: int) -> ImageTasks:
     ours = (settings.channels, settings.size, settings.size)
     if images.shape != ours:
         theirs, wanted = (" × ".join(map(str, shape)) for shape in (images.shape, ours))
-        raise InputError(f"the images of {settings.data} are {theirs} and the experiment's {wanted}; build them anew with that size")
+        would_do = f"say --channels {images.shape[0]}" if images.shape[1:] == ours[1:] else "build them anew with that size"
+        raise InputError(f"the images of {settings.data} are {theirs} and the experiment's {wanted}; {would_do}")
     mean, sd = COLOURS[settings.colours]
     classes, turns = _parts(images, settings.data, settings.split), settings.turns
     return ImageTasks(images, classes, settings.ways, settings.shots, queries, turns, mean, sd, seed=settings.seed)
@@ -135,6 +136,7 @@ def tasks_of(settings: FewShot, queries: int) -> Source:
 
 def net_of(settings: FewShot, more: int = 0) -> nn.Module:
     """The network for the set's images, with so many channels more."""
+    at_least_one(ways=settings.ways, filters=settings.filters, channels=settings.channels, size=settings.size)
     shape, generator = (settings.channels + more, settings.size, settings.size), generator_of(settings.seed, "weights")
     common: dict[str, Any] = {"norm": settings.norm, "eps": settings.eps, "generator": generator}
     if settings.net == "no-conv":
@@ -207,6 +209,8 @@ def metric_method(settings: FewShot, method: Callable[..., Learner]) -> Trial:
 def classifier_of_all(settings: FewShot, method: Literal["fine-tuned", "nearest neighbour"]) -> Trial:
     """A classifier of all training classes at once, whose features or start are used for a task's own classes."""
     split = split_of(settings.split)
+    if split.groups:
+        raise InputError(f"the split {settings.split} names groups, not the classes that a classifier of all must know; choose another")
     net = net_of(replace(settings, ways=len(split.train)))
     body = without_head(net)
 

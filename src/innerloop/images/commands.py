@@ -81,10 +81,12 @@ class Build:
     """drop builds a part of a set, whose split names more classes"""
     overwrite: bool = False
     """replace the set that is there"""
+    grey: bool | None = None
+    """of folders of images: make all grey (True) or all coloured (False)"""
 
 
 def build(given: Build) -> None:
-    fetch.build(given.name, given.paths, given.size, given.split, given.missing, given.overwrite)
+    fetch.build(given.name, given.paths, given.size, given.split, given.missing, given.overwrite, given.grey)
     _show(given.name)
 
 

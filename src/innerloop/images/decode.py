@@ -54,7 +54,7 @@ class Decode:
                 content = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
             with content as opened:
                 grey = self._is_grey(opened.mode, called)
-                picture = opened.convert("L" if grey else "RGB")
+                picture = upright(opened).convert("L" if grey else "RGB")
         except InputError:
             raise
         except (OSError, SyntaxError, ValueError, TypeError, AttributeError, Image.DecompressionBombError) as problem:
@@ -74,8 +74,22 @@ class Decode:
         kind = "grey" if mode in GREY else "in colour"
         self.first = self.first or kind
         if kind != self.first:
-            raise InputError(f"{called} is {kind}, but the images before it are {self.first}; make all alike with grey=True or grey=False")
+            raise InputError(
+                f"{called} is {kind}, but the images before it are {self.first}; make all alike with grey=True or grey=False "
+                "(--grey True or --grey False)"
+            )
         return kind == "grey"
+
+
+def upright(image: Any) -> Any:
+    """An image of Pillow's as one sees it: turned as its camera says, and on white where it is transparent."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 def classes(what: str, found: Sources, read: Callable[[Any], numpy.ndarray]) -> Iterator[Class]:

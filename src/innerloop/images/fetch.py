@@ -175,6 +175,7 @@ def build(
     split: str | Path | None = None,
     missing: Literal["error", "drop"] = "error",
     overwrite: bool = False,
+    grey: bool | None = None,
 ) -> Path:
     """Build a set of what is on disk, whole or not at all; a set of one's own may have any name.
 
@@ -184,6 +185,7 @@ def build(
         split: a name or a JSON file; a known set's own where None.
         missing: ``drop`` builds a part of a set, whose split names more classes.
         overwrite: replace the set that is there.
+        grey: of folders of images: one channel or three, where they are mixed.
 
     Raises:
         InputError: the paths cannot be read, the split does not fit, or the set is there already.
@@ -200,7 +202,7 @@ def build(
         raise InputError(f"{folder} holds {min(strange)!r}, which is of no set; set INNERLOOP_DATA to a folder of its own")
     shutil.rmtree(half, ignore_errors=True)
     try:
-        read = from_paths(paths, size, bool(known and known.invert), bool(known and known.release))
+        read = from_paths(paths, size, bool(known and known.invert), bool(known and known.release), grey)
         write(name, read, half, origin)
         if own:
             shutil.copy(str(wanted), half / SPLIT)
@@ -221,6 +223,8 @@ def check(name: str) -> list[tuple[str, int, int]]:
         InputError: a file is damaged, or the set is not there.
     """
     images = found(name)
+    if not (place(name) / INDEX).is_file():
+        raise InputError(f"{name} are drawn when they are used and not kept, so there is nothing to check; use them as they are")
     for file in KNOWN[name].files if name in KNOWN else ():
         path = root() / "downloads" / file.name
         if path.exists() and checksum(path) != file.md5:

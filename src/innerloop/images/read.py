@@ -20,7 +20,13 @@ from innerloop.images.decode import Decode, Sources, classes, damaged, file, lis
 from innerloop.images.pickles import from_cifar100, from_pickle, inside
 from innerloop.images.store import Class
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether the path, or a folder on the way to it, is one that programs make for themselves, such as ``.thumbs`` or ``__MACOSX``."""
+    parts = path.relative_to(folder).parts
+    return any(part.startswith(".") for part in parts) or any(part.startswith("__") for part in (parts if path.is_dir() else parts[:-1]))
 
 
 def from_folder(
@@ -60,11 +66,11 @@ def from_folder(
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path, folder))
 
 
 def _pictures(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path, folder))
     if not found:
         raise InputError(f"the class folder {folder} has no images ({listed(SUFFIXES)}); fill it, or remove it")
     return found
@@ -105,10 +111,15 @@ def from_csv(paths: Iterable[str | Path], folder: str | Path, size: int | None =
     """
     found = Sources()
     for path in [file(path) for path in paths]:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as lines:
+                rows = list(csv.DictReader(lines))
+        except UnicodeDecodeError as problem:
+            raise InputError(f"{path} is no text in UTF-8 ({problem.reason}); save it as that") from problem
         if not rows or not {"filename", "label"} <= rows[0].keys():
             raise InputError(f"{path} has {f'the columns {listed(rows[0])}' if rows else 'no rows'}; give filename,label")
+        if short := [line for line, row in enumerate(rows, 2) if not row["filename"] or not row["label"]]:
+            raise InputError(f"line {short[0]} of {path} lacks a filename or a label; complete it, or take it out")
         pictures = [Path(folder) / row["filename"] for row in rows]
         if absent := [picture for picture in pictures if not picture.is_file()]:
             raise InputError(f"{len(absent)} of the {len(rows)} images of {path} are absent, the first {absent[0]}; give their folder")
@@ -171,12 +182,15 @@ def from_hub(
     return classes("images", found, lambda k: decode(f"image {k}", dataset[k][image]))
 
 
-def from_paths(paths: Sequence[str | Path], size: int | None = None, invert: bool = False, release: bool = False) -> Iterator[Class]:
+def from_paths(
+    paths: Sequence[str | Path], size: int | None = None, invert: bool = False, release: bool = False, grey: bool | None = None
+) -> Iterator[Class]:
     """What the reader gives that fits the paths: folders, archives, pickles, packed arrays, or lists with a folder.
 
     Args:
         invert: exchange black and white in folders of images; Omniglot's archives always become white ink.
         release: as in ``from_zips``.
+        grey: of folders of images, as in ``from_folder``.
 
     Raises:
         InputError: no reader fits, or the one that does cannot read it.
@@ -185,7 +199,7 @@ def from_paths(paths: Sequence[str | Path], size: int | None = None, invert: boo
     files = [file(path) for path in paths if not Path(path).is_dir()]
     kinds = {"tar.gz" if path.name.endswith((".tar.gz", ".tgz")) else path.suffix.lower()[1:] for path in files}
     if folders and not files:
-        return chain.from_iterable([from_folder(folder, size, None, invert, release) for folder in folders])
+        return chain.from_iterable([from_folder(folder, size, grey, invert, release) for folder in folders])
     if len(folders) == 1 and kinds == {"csv"}:
         return from_csv(files, folders[0], size)
     if not folders and kinds == {"zip"}:

@@ -19,6 +19,10 @@ from innerloop.params import Params, named
 Model = Callable[[Params, Any], Tensor]
 
 
+FAR = 1e6
+"""Each number of the prototype of a class that the support does not show: nothing is near it."""
+
+
 def prototypical(net: nn.Module, ways: int) -> Learner:
     """Prototypical network: log p(n | x) = log softmax_n −|f(x) − cₙ|², with cₙ the mean of f over the support of class n.
 
@@ -45,7 +49,8 @@ def prototypical(net: nn.Module, ways: int) -> Learner:
 
     def keep_means(params: Params, batch: Batch) -> Params:
         shown, label = _shown(embed, params, batch, ways)
-        return {**params, "prototypes": label.mT @ shown / label.sum(0)[:, None]}
+        count = label.sum(0)[:, None]
+        return {**params, "prototypes": torch.where(count > 0, label.mT @ shown / count.clamp(min=1), FAR)}
 
     def predict(params: Params, x: Any) -> Tensor:
         return functional.log_softmax(_closeness(embed(params, x), params["prototypes"]), -1)
@@ -85,7 +90,7 @@ def matching(net: nn.Module, ways: int) -> Learner:
 def nearest_neighbour(embed: nn.Module, ways: int, distance: Literal["euclidean", "cosine"] = "euclidean") -> Learner:
     """Nearest neighbour: a query has the class of the support point that it is closest to; nothing is trained.
 
-    Predictions are 1 for that class and 0 for the others, and the loss is the part that is wrong.
+    Predictions are logarithms of probabilities, 0 for that class and −∞ for the others, and the loss is the part that is wrong.
 
     Args:
         embed: what makes features of an input: ``nn.Flatten()`` for raw pixels, or a trained
@@ -99,7 +104,7 @@ def nearest_neighbour(embed: nn.Module, ways: int, distance: Literal["euclidean"
     >>> learner = nearest_neighbour(nn.Flatten(), ways=2)
     >>> [_, kept] = learner.adapt(learner.prior, (torch.tensor([[0.0], [1.0]]), torch.tensor([1, 0])))
     >>> learner.model(kept, torch.tensor([[0.2]]))
-    tensor([[0., 1.]])
+    tensor([[-inf, 0.]])
 
     Source: Ravi & Larochelle 2017, "Optimization as a model for few-shot learning", ICLR, its second
     baseline; on raw pixels: Vinyals et al. 2016, arXiv:1606.04080, §4.1.
@@ -110,7 +115,7 @@ def nearest_neighbour(embed: nn.Module, ways: int, distance: Literal["euclidean"
 
     def predict(params: Params, x: Any) -> Tensor:
         closest = _closeness(features(params, x), params["shown.embedding"]).argmax(-1)
-        return params["shown.label"][closest]
+        return params["shown.label"][closest].log()
 
     def wrong(params: Params, batch: Batch) -> Tensor:
         return 1 - accuracy(predict(params, batch[0]), batch[1])

@@ -30,7 +30,7 @@ def adam(rate: float, clip: float | None = None, longest: float | None = None) -
     positive(rate=rate, clip=1.0 if clip is None else clip, longest=1.0 if longest is None else longest)
 
     def build(params: list[Tensor]) -> Optimizer:
-        outer = torch.optim.Adam(params, rate, fused=True)
+        outer = torch.optim.Adam(params, rate, fused=all(p.is_floating_point() for p in params))
         if clip is not None:
             outer.register_step_pre_hook(partial(_clip, params, clip))
         if longest is not None:

@@ -65,7 +65,7 @@ class ImageTasks:
     The classes and support of task *i* do not depend on how many query images are asked for.
 
     Raises:
-        InputError: a split has fewer than N classes, or one of its classes fewer than K + Q images.
+        InputError: a split has fewer than N classes, one twice, one that there is not, or one of fewer than K + Q images.
     """
 
     images: Images
@@ -95,6 +95,10 @@ class ImageTasks:
             if len(values) not in (1, channels):
                 raise InputError(f"{name} has {len(values)} numbers for images of {channels} channels; give one for each")
         for split, classes in self.classes.items():
+            if len({*classes}) < len(classes) or not {*classes} <= {*range(len(self.images.classes))}:
+                raise InputError(
+                    f"{split!r} is of the classes {_some(classes)}; give each once, by numbers from 0 to {len(self.images.classes) - 1}"
+                )
             there = len(classes) * (4 if self.turns == "classes" else 1)
             if there < self.ways:
                 raise InputError(
@@ -230,3 +234,7 @@ class ImageBatches:
 
     def __repr__(self) -> str:
         return f"ImageBatches({self.tasks.images.name}, {self.size} images, seed={self.seed})"
+
+
+def _some(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
