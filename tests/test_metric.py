@@ -177,3 +177,12 @@ def test_a_class_that_is_not_shown_is_never_the_closest() -> None:
     found = il.predict(learner, given, x)
     assert (found[:, 3] < -1e6).all()
     torch.testing.assert_close(found[:, :3], il.predict(replace(three, prior=learner.prior), given, x))
+
+
+def test_a_matching_networks_compiled_steps_give_its_gradient() -> None:
+    learner = il.matching(nn.Linear(2, 3).double(), 3)
+    x = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.tensor([[0, 1, 2], [2, 0, 1]])
+    tasks = Task((x, y), (x.flip(1), y))
+    found = meta_gradient(learner, Plan(stepwise=True, compiled=True))(learner.prior, tasks)
+    torch.testing.assert_close(found, meta_gradient(learner)(learner.prior, tasks))

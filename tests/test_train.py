@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import smooth_net
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -578,3 +578,38 @@ def test_training_in_a_thread_leaves_signals_alone() -> None:
     with ThreadPoolExecutor() as pool:
         trained = pool.submit(train, learner(), SOURCE, 3, **ONE_PLAN).result()
     same(trained.prior, il.train(learner(), SOURCE, 3, **ONE_PLAN).prior)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ({"schedule": il.cosine(2)}, {"schedule": il.cosine(6)}, "the schedule's T_max 2, not 6"),
+        ({"optimizer": il.adam(1e-3)}, {"optimizer": il.adam(1e-3, clip=0.1)}, "the optimiser's clip None, not 0.1"),
+        (
+            {"optimizer": lambda params: torch.optim.SGD(params, 0.1, momentum=0.9)},
+            {"optimizer": lambda params: torch.optim.SGD(params, 0.1)},
+            "the optimiser's momentum 0.9, not 0",
+        ),
+    ],
+)
+def test_a_run_goes_on_with_the_settings_of_its_optimiser_and_schedule(before: dict, after: dict, message: str, tmp_path: Path) -> None:
+    il.train(learner(), SOURCE, 2, out=tmp_path, progress=False, **before)
+    with pytest.raises(InputError, match=message):
+        il.train(learner(), SOURCE, 6, out=tmp_path, resume=True, progress=False, **after)
+    il.train(learner(), SOURCE, 6, out=tmp_path, resume=True, progress=False, **before)
+
+
+def test_complex_parameters_are_trained() -> None:
+    class Waves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.z = nn.Parameter(torch.ones(4, dtype=torch.cfloat))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.z * torch.exp(1j * x * torch.arange(4))).real.sum(-1, keepdim=True)
+
+    net = Waves()
+    trained = il.train(il.maml(net, il.mse(net)), SOURCE, 2, progress=False)
+    assert trained.prior["net.z"].is_complex()
+    assert not torch.equal(trained.prior["net.z"], net.z)
+    assert il.predict(trained, ([[0.0], [1.0]], [[0.0], [0.8]]), [[0.5]]).shape == (1, 1)

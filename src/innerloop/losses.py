@@ -38,8 +38,9 @@ class Model:
 
     def __call__(self, params: Params, x: Any, *more: Any) -> Any:
         own = under(params, self.name)
-        if own and isinstance(x, Tensor) and x.is_floating_point() and not any(p.dtype == x.dtype for p in own.values()):
-            kept = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in own.values()}))
+        kinds = {p.dtype for p in own.values() if p.is_floating_point()}
+        if kinds and isinstance(x, Tensor) and x.is_floating_point() and x.dtype not in kinds:
+            kept = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
             raise InputError(f"x is {str(x.dtype).removeprefix('torch.')} but the network is {kept}; convert one of them")
         if self.net.training and (tested := _TESTED.get()) is not None:
             tested += [(part, part.training) for part in self.net.modules()]

@@ -115,7 +115,7 @@ def train(
     # What a run must keep to when it goes on: tasks are numbered by the size of the meta-batch.
     same = {"tasks": named_source(tasks), "meta_batch": meta_batch, "precision": precision, "optimizer": type(outer).__name__}
     same |= {"schedule": type(state.schedule).__name__ if state.schedule else "none", "phases": list(by_phase)}
-    same |= kept_by(learner, outer) | {"steps by phase": [len(each.steps) for each in by_phase.values()]}
+    same |= kept_by(learner, outer, state.schedule) | {"steps by phase": [len(each.steps) for each in by_phase.values()]}
     if folder and resume:
         state.go_on(folder, iterations, same)
     if (first := state.iteration) == iterations:

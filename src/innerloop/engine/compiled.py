@@ -135,22 +135,29 @@ def compiled_linear(
 
     def run(*inputs: Any) -> tuple[Any, Callable[[Any], Any]]:
         leaves, layout = pytree.tree_flatten(inputs)
-        ahead, out_layout, back, back_layout = cut(leaves, layout)
+        ahead, out_layout, back, back_layout, lie = cut(leaves, layout)
         results = ahead(*leaves)
         values, kept = results[: out_layout.num_leaves], results[out_layout.num_leaves :]
 
         def product(v: Any) -> Any:
-            return pytree.tree_unflatten(back(*kept, *pytree.tree_leaves(v)), back_layout)
+            # As they lay in memory when this was traced: a view of them may have been.
+            parts = [_lying(t, strides) for t, strides in zip(pytree.tree_leaves(v), lie, strict=True)]
+            return pytree.tree_unflatten(back(*kept, *parts), back_layout)
 
         return pytree.tree_unflatten(values, out_layout), product
 
     return run
 
 
+def _lying(t: Tensor, strides: tuple[int, ...]) -> Tensor:
+    expanded = any(size > 1 and not step for size, step in zip(t.shape, strides, strict=True))
+    return t if expanded or t.stride() == strides else t.new_empty_strided(t.shape, strides).copy_(t)
+
+
 def _cut(
     both: Callable[..., tuple[Any, Any]], example: Callable[..., Any], leaves: list[Tensor], layout: Any, build: Builder
-) -> tuple[Built, Any, Built, Any]:
-    """``(leaves) → (value, kept)``, the layout of that value, ``(kept, v) → what is linear in v``, and its layout."""
+) -> tuple[Built, Any, Built, Any, list[Any]]:
+    """``(leaves) → (value, kept)``, the layout of that value, ``(kept, v) → what is linear in v``, its layout, and strides of v."""
     like, like_layouts = _flat(example, layout)
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
         examples = like(*map(fake.from_tensor, leaves))
@@ -178,7 +185,8 @@ def _cut(
     with tracing(TracingContext(FakeTensorMode())):
         ahead, back = min_cut_rematerialization_partition(graph, [*leaves, *vs], num_fwd_outputs=value_layout.num_leaves)
     built_back = _by_shape(lambda given, _: build(back, given))
-    return build(ahead, leaves), value_layout, lambda *given: built_back(list(given), None)(*given), through_layout
+    strides = [v.stride() for v in vs]
+    return build(ahead, leaves), value_layout, lambda *given: built_back(list(given), None)(*given), through_layout, strides
 
 
 def _flat(f: Callable[..., Any], layout: Any) -> tuple[Callable[..., list[Tensor]], list[Any]]:

@@ -31,6 +31,7 @@ def adam(rate: float, clip: float | None = None, longest: float | None = None) -
 
     def build(params: list[Tensor]) -> Optimizer:
         outer = torch.optim.Adam(params, rate, fused=all(p.is_floating_point() for p in params))
+        outer.defaults |= {"clip": clip, "longest": longest}  # known to a run that goes on
         if clip is not None:
             outer.register_step_pre_hook(partial(_clip, params, clip))
         if longest is not None:

@@ -141,15 +141,27 @@ class State:
         self.plan, self.began = Plan(**about["plan"]), time.perf_counter() - about["seconds"]
 
 
-def kept_by(learner: Learner, outer: Optimizer | None) -> dict[str, Any]:
-    """What a run must keep to when it goes on, of learner and optimiser; names and shapes of the prior are compared by ``fitting``."""
+HOW = {"foreach", "fused", "capturable", "differentiable"}
+"""Of an optimiser's settings those that change nothing but its speed."""
+
+
+def kept_by(learner: Learner, outer: Optimizer | None, schedule: LRScheduler | None = None) -> dict[str, Any]:
+    """What a run must keep to when it goes on, of learner, optimiser and schedule; ``fitting`` compares names and shapes of the prior."""
     rate = outer.defaults.get("lr") if outer else None
-    return {
+    settings = {f"the optimiser's {name}": value for name, value in (outer.defaults if outer else {}).items() if name not in HOW | {"lr"}}
+    fresh = schedule.state_dict() if schedule else {}  # what counts and changes among it is at its beginning in every fresh one
+    settings |= {f"the schedule's {name}": value for name, value in fresh.items() if name[:1] != "_" and name != "base_lrs"}
+    return {name: [*value] if isinstance(value, tuple) else value for name, value in settings.items() if _is_plain(value)} | {
         "outer_rate": float(rate) if isinstance(rate, (int, float, Tensor)) else None,
         "steps": len(learner.steps),
         "prepared": learner.prepared,
         "weights": [float(weight) for weight in learner.weights],
     }
+
+
+def _is_plain(value: Any) -> bool:
+    parts = value if isinstance(value, (tuple, list)) else [value]
+    return all(isinstance(part, (int, float, str, type(None))) for part in parts)
 
 
 def place(out: str | Path | None, needed: bool) -> Path | None:
