@@ -1,6 +1,7 @@
 """Image files: by folders of examples to probabilities, on the screen and as CSV."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy
@@ -234,3 +235,8 @@ def test_hidden_folders_are_passed_over_and_pictures_are_as_one_sees_them(suppor
         numpy.testing.assert_array_equal(pixels, folders._pixels(place / f"{name}.png", SHAPE))
     assert built.pixels[0].max() == 255
     assert not numpy.array_equal(built.pixels[1][..., 0], numpy.asarray(turned))
+
+
+def test_names_that_are_no_text_are_shown_with_marks_in_their_place() -> None:
+    found = folders.Predictions([Path(os.fsdecode(b"caf\xe9.png"))], ["a b", os.fsdecode(b"\xff")], torch.tensor([[0.25, 0.75]]))
+    assert found.csv() == "file,prediction,a b,\ufffd\ncaf\ufffd.png,\ufffd,0.25,0.75\n"

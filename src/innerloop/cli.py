@@ -36,7 +36,7 @@ from innerloop.experiments.experiment import (
     seeds_of,
     trial_of,
 )
-from innerloop.folders import input_colours, input_shape, predict_images, shots_in
+from innerloop.folders import input_colours, input_shape, legible, predict_images, shots_in
 from innerloop.images.commands import DATA
 from innerloop.learner import Learner
 from innerloop.outer import Stopped
@@ -72,6 +72,11 @@ def list_(given: List) -> None:
         claims += f"; … {len(e.claims)} cases" if len(e.claims) > 3 else ""
         needs = ", ".join(e.needs[:2]) + (f" and {len(e.needs) - 2} more" if len(e.needs) > 2 else "")
         table.add_row(e.name, e.title, claims, e.cost, needs or "–", "yes" if e.name in done else "")
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """On a screen as wide as it is; into a file or another program whole."""
     (out if out.is_terminal else Console(width=LISTED, highlight=False, markup=False)).print(table)
 
 
@@ -349,8 +354,8 @@ def _adapt_to_images(given: Adapt) -> None:
     found = predict_images(learner, given.support, given.query, shape, invert=given.invert, mean=mean, sd=sd, steps=given.steps)
     table = Table("file", "prediction", Column("probability", justify="right"), box=None, pad_edge=False)
     for file, (name, probability) in zip(found.files, found.best, strict=True):
-        table.add_row(str(file), name, f"{probability:.3f}")
-    out.print(table)
+        table.add_row(legible(file), legible(name), f"{probability:.3f}")
+    _print(table)
     if given.out:
         _write(given.out, found.csv())
 

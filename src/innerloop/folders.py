@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,15 @@ class Predictions:
         """A line of names, then one for each file: the file, its prediction, the probability of every class."""
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(["file", "prediction", *self.classes])
+        lines.writerow(["file", "prediction", *map(legible, self.classes)])
         for file, (name, _), row in zip(self.files, self.best, self.probabilities.tolist(), strict=True):
-            lines.writerow([file.as_posix(), name, *(f"{p:.6g}" for p in row)])
+            lines.writerow([legible(file), legible(name), *(f"{p:.6g}" for p in row)])
         return text.getvalue()
+
+
+def legible(name: str | Path) -> str:
+    """A file's name as text, where what is no UTF-8 in it is replaced."""
+    return os.fsencode(Path(name).as_posix()).decode(errors="replace")
 
 
 def input_shape(run: str | Path, size: int | None = None) -> tuple[int, int, int]:
