@@ -15,7 +15,7 @@ from torch.func import vmap
 
 import innerloop as il
 from innerloop import Task, meta_loss
-from innerloop.engine import Plan, meta_gradient
+from innerloop.engine import Plan, meta_gradient, traced
 from innerloop.losses import model
 from innerloop.models import kernels
 from innerloop.models.conv import Conv, Gather, Patches, Pool, Spread
@@ -351,6 +351,12 @@ def test_a_network_that_views_its_images_runs_by_every_plan(plan: Plan) -> None:
         learner = il.maml(net, il.cross_entropy(net), steps=2, rate=0.3)
         gradients.append(meta_gradient(learner, how)(learner.prior, images()))
     torch.testing.assert_close(*gradients)
+
+
+def test_a_network_that_views_its_images_can_be_traced() -> None:
+    net, x = LeNet().double(), numbers(4, 3, 8, 8).detach()
+    run = model(net)
+    torch.testing.assert_close(traced(lambda params: run(params, x))(named("net", net)), net(x))
 
 
 class Words(nn.Module):

@@ -419,7 +419,8 @@ class Report:
 def report_(given: Report) -> None:
     _check_file(given.html, "--html")
     places = [place for place in given.results if place.exists()]
-    if given.results != Report().results and (absent := [str(place) for place in given.results if place not in places]):
+    absent = [str(place) for place in given.results if place not in places]
+    if places and absent and given.results != Report().results:
         raise InputError(f"there is no {', '.join(absent)}; check the names of --results")
     listed = report.entries(report.read_rows(places), experiments.catalogue())
     if not listed:

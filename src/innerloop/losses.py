@@ -47,7 +47,9 @@ class Model:
             self.net.eval()
         try:
             y = self._run(own, x, *more)
-        except RuntimeError as problem:
+        except InputError:
+            raise
+        except (RuntimeError, ValueError) as problem:
             if self._follow(str(problem)):
                 return self(params, x, *more)
             if left := self._left_behind(own):
@@ -67,7 +69,7 @@ class Model:
 
     def _follow(self, problem: str) -> bool:
         """Whether there was something to put right that the network showed when it ran."""
-        if "view size is not compatible" in problem and self._innermost:
+        if self._innermost and any(sign in problem for sign in ("view size is not compatible", "Cannot view a tensor")):
             self._innermost = False
             self._exchanges = exchanges(self.net, innermost=False)
             return True

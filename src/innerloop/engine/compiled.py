@@ -204,7 +204,10 @@ def _flat(f: Callable[..., Any], layout: Any) -> tuple[Callable[..., list[Tensor
 def _traced(flat: Callable[..., list[Tensor]], leaves: list[Tensor]) -> GraphModule:
     # Without autograd, as the numbers are derivatives already and nothing is to be kept for another.
     with torch.no_grad():
-        return make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
+        graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
+    graph.graph.eliminate_dead_code()  # what a network's second attempt has left of its first, too
+    graph.recompile()
+    return graph
 
 
 def _by_shape(make: Callable[[list[Tensor], Any], Any]) -> Callable[[list[Tensor], Any], Any]:
