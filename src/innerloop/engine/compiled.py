@@ -28,7 +28,7 @@ class Builder:
     """
 
     def __init__(self, recorded: bool = False):
-        self._options = {"triton.cudagraphs": True} if recorded else None
+        self._recorded = recorded
         self._built: dict[Any, Built] = {}
 
     def __call__(self, graph: GraphModule, leaves: list[Tensor]) -> Built:
@@ -41,9 +41,26 @@ class Builder:
             # And with a shape environment, though no shape varies: without one its cache on disk is not used.
             fake = FakeTensorMode(shape_env=ShapeEnv())
             fixed = [fake.from_tensor(t, static_shapes=True) for t in leaves]
+            for node, like in zip(graph.graph.find_nodes(op="placeholder"), fixed, strict=True):
+                node.meta["val"] = like  # Inductor may go by these instead, and they lay in memory as the trace's examples did
             with torch.no_grad(), tracing(TracingContext(fake)):
-                self._built[key] = torch._inductor.compile(graph, fixed, self._options)  # type: ignore[attr-defined]
+                self._built[key] = torch._inductor.compile(graph, fixed, self._options(leaves))  # type: ignore[attr-defined]
         return self._built[key]
+
+    def _options(self, leaves: list[Tensor]) -> dict[str, bool]:
+        from torch._inductor import config
+
+        if self._recorded:
+            return {"triton.cudagraphs": True}
+        known = all(hasattr(config, name) for name in IN_ONE)  # torch from 2.8 on
+        return IN_ONE if known and all(t.device.type == "cpu" for t in leaves) else {}
+
+
+IN_ONE = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
+"""Inductor's options on a CPU: kernels and their calls as one library of C++, not as a library each that Python calls.
+
+The C++ compiler has half the work, and a call costs microseconds less for each kernel.
+"""
 
 
 def compiled(f: Callable[..., Any], build: Builder | None = None) -> Callable[..., Any]:
