@@ -184,7 +184,7 @@ def test_the_command_shows_a_table_and_writes_every_probability(
     run = tmp_path / "run"
     il.train(learner_of(), il.from_function(noise), 2, meta_batch=2, out=run, progress=False)
     loaded = il.load(run, learner_of())
-    monkeypatch.setattr("innerloop.cli._adaptable", lambda *given: (loaded, ACCURACY))
+    monkeypatch.setattr("innerloop.commands.adapt._adaptable", lambda *given: (loaded, ACCURACY))
     words = ["adapt", str(run), "--support", str(support), "--query", str(query), "--size", "12"]
     assert main([*words, "--out", str(tmp_path / "found.csv")]) == 0
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -12,7 +12,7 @@ SRC = Path(innerloop.__file__).parent
 LAYERS = [
     "errors", "device", "params", "batches", "learner", "steps", "models", "losses", "methods", "engine", "progress",
     "checkpoint", "images", "tasks", "explain", "outer", "train", "evaluate", "rl", "analysis", "environment", "experiments",
-    "folders", "estimators", "report", "plots", "tracks", "gallery", "doctor", "cli",
+    "folders", "estimators", "report", "plots", "tracks", "gallery", "doctor", "commands", "cli",
 ]  # fmt: skip
 
 

@@ -1,17 +1,16 @@
-"""``innerloop data``: which sets there are; fetch, build and check them."""
+"""``innerloop data``: which sets of images there are; fetch, build and check them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from rich.console import Console
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
+from innerloop.commands.words import out, parse, usage
+from innerloop.errors import InputError, nearest
 from innerloop.images import fetch, splits
-
-out = Console(highlight=False, markup=False)
 
 
 @dataclass(frozen=True)
@@ -108,3 +107,15 @@ DATA: dict[str, tuple[type, Callable[[Any], None]]] = {
     "check": (Check, check),
     "build": (Build, build),
 }
+
+
+def data(arguments: Sequence[str]) -> None:
+    """Sets of images: list, get, check, build."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage(DATA, "innerloop data"))
+        return
+    name, *rest = arguments
+    if name not in DATA:
+        raise InputError(f"no command 'data {name}'; {nearest(name, DATA)}")
+    shape, command = DATA[name]
+    command(parse(shape, rest, f"innerloop data {name}"))
