@@ -1,5 +1,6 @@
 """The engine: what is built how often, what is kept, and how a plan is chosen."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import built
-from torch import nn
+from torch import Tensor, nn
 
 import innerloop as il
 from innerloop import InputError, Learner, Sinusoids, Task, meta_loss
 from innerloop.batches import one
 from innerloop.engine import ENGINES, Plan, choose, compiled, meta_gradient
 from innerloop.engine import choose as choosing
-from innerloop.engine.compiled import Builder, compiled_vjp
+from innerloop.engine.compiled import Builder, _trial_of_instructions, compiled_vjp
 from innerloop.engine.stepwise import stepwise, with_product
 from innerloop.params import Params
 from innerloop.steps import descend
@@ -191,6 +192,24 @@ def test_equal_graphs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(calls) == 3, "another shape is compiled anew, a known one is not"
     offset += 1
     assert h(two).tolist() == [2, 2], "a tensor from outside is read again"
+
+
+def test_collection_goes_on_after_what_cannot_be_compiled() -> None:
+    def fails(x: Tensor) -> Tensor:
+        assert not gc.isenabled()
+        raise ValueError("no")
+
+    for makes in (compiled, compiled_vjp):
+        with pytest.raises(ValueError, match="no"):
+            makes(fails)(torch.ones(2))
+        assert gc.isenabled()
+
+
+def test_a_trial_of_instructions_that_fails_is_left_to_building(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr("torch._inductor.cpu_vec_isa.valid_vec_isa_list", lambda: tried.append(1) or 1 / 0)
+    _trial_of_instructions.__wrapped__().join()  # without a warning, which would be an error here
+    assert tried
 
 
 SECOND = """

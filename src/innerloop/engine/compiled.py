@@ -1,6 +1,10 @@
 """A function of tensors, compiled: traced to a graph of plain tensor operations, then built by Inductor."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from threading import Thread
 from typing import Any
 
 import torch
@@ -37,6 +41,7 @@ class Builder:
         if key not in self._built:
             from torch.fx.experimental.symbolic_shapes import ShapeEnv  # here, as it brings sympy, which takes longer than all of innerloop
 
+            _trial_of_instructions().join()
             # Fake tensors of fixed shapes: of real ones Inductor takes every size for a variable.
             # And with a shape environment, though no shape varies: without one its cache on disk is not used.
             fake = FakeTensorMode(shape_env=ShapeEnv())
@@ -63,6 +68,33 @@ The C++ compiler has half the work, and a call costs microseconds less for each 
 """
 
 
+@cache
+def _trial_of_instructions() -> Thread:
+    """Inductor's trial of which vector instructions work here, begun: processes that take a second, while we trace."""
+    import torch._inductor.compile_fx  # noqa: F401 here and not in the thread, which must not import what we import too
+    from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+
+    def attempt() -> None:
+        with suppress(Exception):  # such as no compiler: building says so
+            valid_vec_isa_list()
+
+    trial = Thread(target=attempt, daemon=True)
+    trial.start()
+    return trial
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without searching for garbage within the block: most of what a trace makes stays, and searching is a tenth of its time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def compiled(f: Callable[..., Any], build: Builder | None = None) -> Callable[..., Any]:
     """``f`` of nested tuples, lists and dicts of tensors, compiled at its first call with tensors of such shapes.
 
@@ -78,6 +110,7 @@ def compiled(f: Callable[..., Any], build: Builder | None = None) -> Callable[..
     {'y': tensor([2., 2.])}
     """
     build = build or Builder()
+    _trial_of_instructions()
 
     def finish(graph: GraphModule, leaves: list[Tensor]) -> Built:
         thinner = factored(graph)
@@ -148,6 +181,7 @@ def compiled_linear(
     tensor(3.)
     """
     build = build or Builder()
+    _trial_of_instructions()
     cut = _by_shape(lambda leaves, layout: _cut(both, example, leaves, layout, build))
 
     def run(*inputs: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -234,7 +268,8 @@ def _by_shape(make: Callable[[list[Tensor], Any], Any]) -> Callable[[list[Tensor
     def remembered(leaves: list[Tensor], layout: Any) -> Any:
         key = (layout, *_shapes(leaves))
         if key not in made:
-            made[key] = make(leaves, layout)
+            with _uncollected():
+                made[key] = make(leaves, layout)
         return made[key]
 
     return remembered
