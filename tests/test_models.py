@@ -18,7 +18,7 @@ from innerloop import Task, meta_loss
 from innerloop.engine import Plan, meta_gradient, traced
 from innerloop.losses import model
 from innerloop.models import kernels
-from innerloop.models.conv import Conv, Gather, Patches, Pool, Spread
+from innerloop.models.conv import Conv, Gather, InputSlope, Patches, Pool, Spread
 from innerloop.models.exchange import InTurn, Joined, exchanged, exchanges
 from innerloop.params import named
 
@@ -38,11 +38,14 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "spread": (lambda o, f, x, g: Spread.apply(o, f, x, g, SIGN), [(2, 4), (2, 4), IMAGES, POOLED]),
     "gather": (lambda v, x: Gather.apply(v, x, SIGN), [IMAGES, IMAGES]),
     "patches": (lambda x: Patches.apply(x, 3, 2, 1), [(2, 5, 6, 3)]),
-    "conv": (lambda x, w: Conv.apply(x, w, 2, 1), [(2, 3, 5, 6), (4, 3, 3, 3)]),
-    "conv over tasks": (vmap(lambda x, w: Conv.apply(x, w, 2, 1)), [(3, 2, 2, 5, 6), (3, 4, 2, 3, 3)]),
-    "conv over tasks, same images": (vmap(lambda x, w: Conv.apply(x, w, 1, 0), in_dims=(None, 0)), [(2, 2, 4, 4), (3, 2, 2, 3, 3)]),
-    "conv over tasks, same filters": (vmap(lambda x, w: Conv.apply(x, w, 1, 1), in_dims=(0, None)), [(3, 2, 2, 4, 4), (2, 2, 3, 3)]),
-}
+    "conv": (lambda x, w: Conv.apply(x, w, 2, 1, False), [(2, 3, 5, 6), (4, 3, 3, 3)]),
+    "conv over tasks": (vmap(lambda x, w: Conv.apply(x, w, 2, 1, False)), [(3, 2, 2, 5, 6), (3, 4, 2, 3, 3)]),
+    "conv over tasks, innermost": (
+        vmap(lambda x, w: Conv.apply(x.movedim(-1, 1), w, 2, 1, True).movedim(1, -1)), [(3, 2, 5, 6, 2), (3, 4, 2, 3, 3)],
+    ),
+    "conv over tasks, same images": (vmap(lambda x, w: Conv.apply(x, w, 1, 0, False), in_dims=(None, 0)), [(2, 2, 4, 4), (3, 2, 2, 3, 3)]),
+    "conv over tasks, same filters": (vmap(lambda x, w: Conv.apply(x, w, 1, 1, True), in_dims=(0, None)), [(3, 2, 2, 4, 4), (2, 2, 3, 3)]),
+}  # fmt: skip
 
 
 @built
@@ -160,11 +163,10 @@ def test_the_meta_gradient_is_that_of_torchs_layers(plan: Plan) -> None:
 @pytest.mark.parametrize(
     "after", [nn.GroupNorm(2, 4), nn.MaxPool2d(3, 1), nn.Dropout2d(0.0), nn.Conv2d(4, 4, 2, groups=2)], ids=lambda m: type(m).__name__
 )
-@pytest.mark.parametrize("whole", [True, False], ids=["after a block", "after a convolution"])
-def test_torchs_layers_may_follow_under_vmap(after: nn.Module, whole: bool) -> None:
+@pytest.mark.parametrize("first", [4, 3, 2, 1], ids=["a block", "an activation", "a normalisation", "a convolution"])
+def test_torchs_layers_may_follow_under_vmap(after: nn.Module, first: int) -> None:
     """Some refuse images whose channels are innermost there."""
-    first = block(nn.ReLU()) if whole else nn.Conv2d(3, 4, 3, padding=1)
-    net = nn.Sequential(first, after, nn.Flatten(), nn.LazyLinear(2)).double()
+    net = nn.Sequential(block(nn.ReLU())[:first], after, nn.Flatten(), nn.LazyLinear(2)).double()
     tasks = images()
     net(tasks.support[0][0])
     learner = il.maml(net, il.cross_entropy(net), steps=1, rate=0.1)
@@ -178,6 +180,34 @@ def test_blocks_within_a_row_of_layers() -> None:
     assert [joined.together.args[0][-1].keywords["innermost"] for joined in joins(net)] == [True, True]  # type: ignore[attr-defined]
     twice = nn.Sequential(net[0], net[1], net[0], nn.Flatten())
     assert [joined.together.args[0][-1].keywords["innermost"] for joined in joins(twice)] == [True, False]  # type: ignore[attr-defined]
+
+
+def test_images_of_several_tasks_lie_innermost_where_all_that_follows_takes_them_so() -> None:
+    def strided(inputs: int, *after: nn.Module) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(inputs, 4, 3, 2, 1), nn.BatchNorm2d(4, track_running_stats=False), *after)
+
+    def told(*rows: nn.Module) -> list[bool]:
+        return [joined.together.args[0][0].keywords["innermost"] for joined in joins(nn.Sequential(*rows))]  # type: ignore[attr-defined]
+
+    assert told(strided(3, nn.ReLU()), strided(4, nn.LeakyReLU()), nn.Flatten()) == [True, True]
+    assert told(strided(3, nn.ReLU(), nn.Dropout2d()), strided(4, nn.ReLU())) == [False, False]
+    assert told(block(nn.ReLU())) == [True], "what is joined with it does"
+
+
+@built
+@pytest.mark.parametrize("innermost", [True, False])
+@pytest.mark.parametrize("own", [0, None], ids=["a task's filters", "filters of all"])
+def test_how_images_of_several_tasks_lie_in_memory(own: int | None, innermost: bool) -> None:
+    """As is asked there, and on the way back as they came."""
+    conv = vmap(lambda x, w: Conv.apply(x, w, 2, 1, innermost), in_dims=(0, own))
+    x, w = numbers(3, 2, 5, 5, 4, seed=0).detach().movedim(-1, 2), numbers(3, 6, 4, 3, 3, seed=1).detach()
+    x = (x if innermost else x.contiguous()).requires_grad_()
+    y = conv(x, w if own == 0 else w[0])
+    assert y.movedim(2, -1).is_contiguous() == innermost
+    assert y.is_contiguous() != innermost
+    if own == 0:
+        slope = vmap(lambda g, w, x: InputSlope.apply(g, w, x, 2, 1, innermost))(y, w, x)
+        assert slope.stride() == x.stride()
 
 
 def test_a_layer_may_come_twice_in_a_row_of_layers() -> None:

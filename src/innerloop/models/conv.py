@@ -32,16 +32,17 @@ def reads_innermost(layer: nn.Module) -> bool:
     )
 
 
-def convolved(conv: Any, x: Tensor, centred: bool = False) -> Tensor:
+def convolved(conv: Any, x: Tensor, centred: bool = False, innermost: bool = False) -> Tensor:
     """What an ``nn.Conv2d`` gives; channels stay innermost in memory.
 
     Args:
         centred: without its bias.
+        innermost: that they do under vmap too; some of torch's layers refuse that order there.
     """
     bias, stride, padding = None if centred else conv.bias, conv.stride[0], int(conv.padding[0])
     if x.ndim != 4 or not kernels.serves(x, conv.weight):
         return nn.functional.conv2d(x, conv.weight, bias, stride, padding)
-    y: Any = Conv.apply(x, conv.weight, stride, padding)
+    y: Any = Conv.apply(x, conv.weight, stride, padding, innermost)
     return y if bias is None else y + bias.view(-1, 1, 1)
 
 
@@ -233,7 +234,7 @@ class Conv(Function):
     """y = x ∗ w; with filters that differ between tasks, as a product of matrices."""
 
     @staticmethod
-    def forward(x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(x: Tensor, w: Tensor, stride: int, padding: int, innermost: bool) -> Tensor:
         x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
         return torch.ops.aten.convolution(x, w, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1)
 
@@ -247,24 +248,26 @@ class Conv(Function):
         x, w = ctx.saved_tensors
         by_x = InputSlope.apply(g, w, x, *ctx.how) if ctx.needs_input_grad[0] else None
         by_w = WeightSlope.apply(g, x, w, *ctx.how) if ctx.needs_input_grad[1] else None
-        return by_x, by_w, None, None
+        return by_x, by_w, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, w: Tensor, stride: int, padding: int) -> Any:
+    def vmap(info: Any, in_dims: Any, x: Tensor, w: Tensor, stride: int, padding: int, innermost: bool) -> Any:
         if in_dims[1] is None:
             x = x.movedim(in_dims[0], 0)
-            y: Any = Conv.apply(x.flatten(0, 1), w, stride, padding)
-            return y.unflatten(0, x.shape[:2]).contiguous(), 0  # under vmap, some of torch's layers refuse another order
-        x, w = _tasks(info, in_dims, x, w)
-        h, v = ((size + 2 * padding - w.shape[-1]) // stride + 1 for size in x.shape[-2:])
-        return torch.bmm(_rows(x, w, stride, padding), _matrix(w)).view(*x.shape[:2], h, v, -1).movedim(-1, 2).contiguous(), 0
+            whole: Any = Conv.apply(x.flatten(0, 1), w, stride, padding, innermost)
+            y = whole.unflatten(0, x.shape[:2])
+        else:
+            x, w = _tasks(info, in_dims, x, w)
+            h, v = ((size + 2 * padding - w.shape[-1]) // stride + 1 for size in x.shape[-2:])
+            y = torch.bmm(_rows(x, w, stride, padding), _matrix(w)).view(*x.shape[:2], h, v, -1).movedim(-1, 2)
+        return y if innermost else y.contiguous(), 0
 
 
 class InputSlope(Function):
     """The derivative of x ∗ w by x along g: g ∗ᵀ w."""
 
     @staticmethod
-    def forward(g: Tensor, w: Tensor, x: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(g: Tensor, w: Tensor, x: Tensor, stride: int, padding: int, innermost: bool) -> Tensor:
         return _slopes(g, x, w, stride, padding, 0)
 
     @staticmethod
@@ -277,21 +280,22 @@ class InputSlope(Function):
         g, w = ctx.saved_tensors
         by_g = Conv.apply(c, w, *ctx.how) if ctx.needs_input_grad[0] else None
         by_w = WeightSlope.apply(g, c, w, *ctx.how) if ctx.needs_input_grad[1] else None
-        return by_g, by_w, None, None, None
+        return by_g, by_w, None, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, g: Tensor, w: Tensor, x: Tensor, stride: int, padding: int) -> Any:
+    def vmap(info: Any, in_dims: Any, g: Tensor, w: Tensor, x: Tensor, stride: int, padding: int, innermost: bool) -> Any:
         g, w, x = _tasks(info, in_dims, g, w, x)
         rows = torch.bmm(g.movedim(2, -1).flatten(1, 3), _matrix(w).mT)
         y: Any = Fold.apply(rows.view(-1, *g.shape[-2:], rows.shape[-1]), *x.shape[-2:], w.shape[-1], stride, padding)
-        return y.unflatten(0, x.shape[:2]).movedim(-1, 2).contiguous(), 0
+        y = y.unflatten(0, x.shape[:2]).movedim(-1, 2)
+        return y if x.movedim(2, -1).is_contiguous() else y.contiguous(), 0  # as the images lie
 
 
 class WeightSlope(Function):
     """The derivative of x ∗ w by w along g: x ⋆ g."""
 
     @staticmethod
-    def forward(g: Tensor, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(g: Tensor, x: Tensor, w: Tensor, stride: int, padding: int, innermost: bool) -> Tensor:
         return _slopes(g, x, w, stride, padding, 1)
 
     @staticmethod
@@ -304,10 +308,11 @@ class WeightSlope(Function):
         g, x = ctx.saved_tensors
         by_g = Conv.apply(x, c, *ctx.how) if ctx.needs_input_grad[0] else None
         by_x = InputSlope.apply(g, c, x, *ctx.how) if ctx.needs_input_grad[1] else None
-        return by_g, by_x, None, None, None
+        return by_g, by_x, None, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, g: Tensor, x: Tensor, w: Tensor, stride: int, padding: int) -> Any:
+    def vmap(info: Any, in_dims: Any, g: Tensor, x: Tensor, w: Tensor, stride: int, padding: int, innermost: bool) -> Any:
         g, x, w = _tasks(info, in_dims, g, x, w)
-        product = torch.bmm(_rows(x, w, stride, padding).mT, g.movedim(2, -1).flatten(1, 3))
-        return product.view(-1, *w.shape[-2:], w.shape[2], w.shape[1]).permute(0, 4, 3, 1, 2), 0
+        # In this order the derivative by the rows, which are many, lies in memory as they do.
+        product = torch.bmm(g.movedim(2, -1).flatten(1, 3).mT, _rows(x, w, stride, padding))
+        return product.view(-1, w.shape[1], *w.shape[-2:], w.shape[2]).movedim(-1, 2), 0

@@ -132,15 +132,27 @@ class InTurn:
 def _joined(layers: Sequence[nn.Module], innermost: bool) -> Joined | None:
     """The first of the layers in a row, where they can be joined."""
     centred = len(layers) > 1 and reads_innermost(layers[0]) and is_by_batch(layers[1])
-    # The normalisation takes any bias away again: none is added, and its gradient is 0 instead of what rounding leaves.
-    first: list[Forward] = [partial(convolved, layers[0], centred=True)] if centred else []
     norm, activation, pool = (*layers[centred : centred + 3], *[None] * 3)[:3]
-    if norm is not None and activation is not None and pool is not None and pools(norm, activation, pool):
+    pooled = norm is not None and activation is not None and pool is not None and pools(norm, activation, pool)
+    read = innermost and (pooled or _any_order(layers[2:]))
+    # The normalisation takes any bias away again: none is added, and its gradient is 0 instead of what rounding leaves.
+    first: list[Forward] = [partial(convolved, layers[0], centred=True, innermost=read)] if centred else []
+    if pooled:
         n = centred + 3
         read = innermost and len(layers) > n and reads_innermost(layers[n])
         return Joined(layers[:n], partial(_each, [*first, partial(rectified_pool, norm, activation, innermost=read)]))
     last = [] if innermost else [Tensor.contiguous]
     return Joined(layers[:2], partial(_each, [*first, layers[1], *last])) if centred else None
+
+
+def _any_order(layers: Sequence[nn.Module]) -> bool:
+    """Whether layers in a row take images whatever their order in memory, up to one that does not hand it on."""
+    for layer in layers:
+        if reads_innermost(layer) or type(layer) is nn.Flatten:
+            return True
+        if type(layer) not in (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity):
+            return False
+    return False
 
 
 def _each(pieces: Any, x: Any) -> Any:
