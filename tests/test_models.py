@@ -43,7 +43,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "conv over tasks, innermost": (
         vmap(lambda x, w: Conv.apply(x.movedim(-1, 1), w, 2, 1, True).movedim(1, -1)), [(3, 2, 5, 6, 2), (3, 4, 2, 3, 3)],
     ),
-    "conv over tasks, same images": (vmap(lambda x, w: Conv.apply(x, w, 1, 0, False), in_dims=(None, 0)), [(2, 2, 4, 4), (3, 2, 2, 3, 3)]),
+    "conv over tasks, same images": (vmap(lambda x, w: Conv.apply(x, w, 1, 0, False), in_dims=(None, 0)), [(2, 1, 4, 4), (3, 5, 1, 2, 2)]),
     "conv over tasks, same filters": (vmap(lambda x, w: Conv.apply(x, w, 1, 1, True), in_dims=(0, None)), [(3, 2, 2, 4, 4), (2, 2, 3, 3)]),
 }  # fmt: skip
 

@@ -313,6 +313,8 @@ class WeightSlope(Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, g: Tensor, x: Tensor, w: Tensor, stride: int, padding: int, innermost: bool) -> Any:
         g, x, w = _tasks(info, in_dims, g, x, w)
+        rows, slopes = _rows(x, w, stride, padding), g.movedim(2, -1).flatten(1, 3)
+        if rows.shape[-1] < slopes.shape[-1]:  # a product of few columns is slow
+            return torch.bmm(rows.mT, slopes).view(-1, *w.shape[-2:], w.shape[2], w.shape[1]).permute(0, 4, 3, 1, 2), 0
         # In this order the derivative by the rows, which are many, lies in memory as they do.
-        product = torch.bmm(g.movedim(2, -1).flatten(1, 3).mT, _rows(x, w, stride, padding))
-        return product.view(-1, w.shape[1], *w.shape[-2:], w.shape[2]).movedim(-1, 2), 0
+        return torch.bmm(slopes.mT, rows).view(-1, w.shape[1], *w.shape[-2:], w.shape[2]).movedim(-1, 2), 0
