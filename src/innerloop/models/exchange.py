@@ -134,9 +134,9 @@ def _joined(layers: Sequence[nn.Module], innermost: bool) -> Joined | None:
     centred = len(layers) > 1 and reads_innermost(layers[0]) and is_by_batch(layers[1])
     norm, activation, pool = (*layers[centred : centred + 3], *[None] * 3)[:3]
     pooled = norm is not None and activation is not None and pool is not None and pools(norm, activation, pool)
-    read = innermost and (pooled or _any_order(layers[2:]))
+    kept = innermost and (pooled or _any_order(layers[2:]))
     # The normalisation takes any bias away again: none is added, and its gradient is 0 instead of what rounding leaves.
-    first: list[Forward] = [partial(convolved, layers[0], centred=True, innermost=read)] if centred else []
+    first: list[Forward] = [partial(convolved, layers[0], centred=True, innermost=kept)] if centred else []
     if pooled:
         n = centred + 3
         read = innermost and len(layers) > n and reads_innermost(layers[n])
