@@ -51,10 +51,12 @@ def navigation() -> tuple[dict[str, float], dict[str, float]]:
     tasks = experience.gather(learner, learner.prior, "train", 0, 20)
     eager = trpo(learner)
     built = replace(eager, compile=True)
+    rough = replace(eager, compile=True, precision="bfloat16")
     whole = replace(trpo(learner, part=1.0), compile=True)
     ways: dict[str, Callable[[], Any]] = {
         "gather": lambda: experience.gather(learner, learner.prior, "train", 0, 20),
         "TRPO, compiled": lambda: built(learner.prior, tasks),
+        "TRPO, compiled, products in bfloat16": lambda: rough(learner.prior, tasks),
         "TRPO, compiled, curvature on all rollouts": lambda: whole(learner.prior, tasks),
         "TRPO, eager": lambda: eager(learner.prior, tasks),
         "TRPO by differences of gradients": lambda: replace(eager, hessian="differences")(learner.prior, tasks),

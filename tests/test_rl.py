@@ -541,6 +541,23 @@ def test_the_meta_gradient_is_that_of_the_surrogate(inner: Callable[[nn.Module],
     assert torch.autograd.gradcheck(f, tuple(p.requires_grad_() for p in learner.prior.values()))
 
 
+def test_products_of_the_curvature_may_be_rough_and_nothing_else() -> None:
+    policy = gaussian_mlp(2, 16, 2, generator=torch.Generator().manual_seed(0))
+    learner = judged(il.maml(policy, score(policy), steps=1, rate=0.1), policy)
+    tasks = Experience(Navigation(horizon=10), 6).gather(learner, learner.prior, "train", 0, 4)
+    exact, rough = trpo(learner), trpo(learner, precision="bfloat16")
+    v = {name: torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) for name, p in learner.prior.items()}
+    products = [torch.cat([p.flatten() for p in region.curvature(learner.prior, tasks)(v).values()]) for region in (exact, rough)]
+    apart = float((products[1] - products[0]).norm() / products[0].norm())
+    assert 1e-4 < apart < 0.03
+    (there, did), (_, roughly) = exact(learner.prior, tasks), rough(learner.prior, tasks)
+    assert all(p.dtype == torch.float32 for p in there.values())
+    assert roughly.before == did.before, "the surrogate itself is exact"
+    assert roughly.after == pytest.approx(did.after, rel=0.25), "lengths that are tried are a fifth apart"
+    with pytest.raises(InputError, match="no precision 'bfloat'; did you mean bfloat16"):
+        trpo(learner, precision="bfloat")
+
+
 def test_curvature_is_taken_on_a_part_of_the_trajectories() -> None:
     learner = policies(small(), "maml", 1)
     tasks = gathered(learner)
