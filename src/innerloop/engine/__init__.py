@@ -5,7 +5,7 @@ from innerloop.engine.compiled import compiled, compiled_linear, traced
 from innerloop.engine.each import each_task
 from innerloop.engine.memory import keep_freed_memory
 from innerloop.engine.plan import ENGINES, Plan, meta_gradient
-from innerloop.engine.precision import PRECISIONS, in_precision
+from innerloop.engine.precision import PRECISIONS, in_precision, known_precision
 
 __all__ = [
     "ENGINES",
@@ -17,6 +17,7 @@ __all__ = [
     "each_task",
     "in_precision",
     "keep_freed_memory",
+    "known_precision",
     "meta_gradient",
     "traced",
 ]

@@ -10,6 +10,12 @@ from innerloop.errors import InputError, nearest
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
+def known_precision(name: str) -> None:
+    """Refuse a name that is none of ``PRECISIONS``."""
+    if name not in PRECISIONS:
+        raise InputError(f"no precision {name!r}; {nearest(name, PRECISIONS)}")
+
+
 @contextmanager
 def in_precision(name: str, device: str = "cpu") -> Iterator[None]:
     """Multiply float32 tensors within the block in this precision; parameters and losses stay float32.
@@ -31,8 +37,7 @@ def in_precision(name: str, device: str = "cpu") -> Iterator[None]:
     ...     a @ a
     tensor([[1.]], dtype=torch.bfloat16)
     """
-    if name not in PRECISIONS:
-        raise InputError(f"no precision {name!r}; {nearest(name, PRECISIONS)}")
+    known_precision(name)
     kind = torch.device(device).type
     if name == "tf32" and kind != "cuda":
         raise InputError(f"precision tf32 is of NVIDIA GPUs, and the device is {device}; float32 and bfloat16 work there")

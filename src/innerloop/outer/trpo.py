@@ -11,8 +11,8 @@ from torch.func import grad, grad_and_value, jvp, vjp
 
 from innerloop.batches import map_tensors, tensors
 from innerloop.device import device_of
-from innerloop.engine import PRECISIONS, compiled, compiled_linear, in_precision, keep_freed_memory
-from innerloop.errors import InputError, nearest
+from innerloop.engine import compiled, compiled_linear, in_precision, keep_freed_memory, known_precision
+from innerloop.errors import InputError
 from innerloop.params import Params
 
 
@@ -75,8 +75,7 @@ class TrustRegion:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InputError(f"no precision {self.precision!r}; {nearest(self.precision, PRECISIONS)}")
+        known_precision(self.precision)
         if not (self.limit > 0 and self.products >= 1 and self.damping >= 0 and 0 < self.shrink < 1 and self.tries >= 1):
             raise InputError(
                 f"limit is {self.limit}, products {self.products}, damping {self.damping}, shrink {self.shrink} and tries {self.tries}; "
