@@ -130,21 +130,6 @@ def test_small_or_thick_products_are_left_as_they_are() -> None:
         assert factored(graph) is None
 
 
-def test_products_of_few_columns_are_computed_as_their_transposes() -> None:
-    """Also where what follows wants them to lie in memory as the product would."""
-    a, b, c = torch.randn(4, 90, 2, dtype=F64), torch.randn(4, 2, 80, dtype=F64), torch.randn(4, 80, 3, dtype=F64)
-
-    def f(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        wide = torch.bmm(a, b).exp()
-        return torch.bmm(wide, c).view(-1), wide
-
-    run = factored(make_fx(f, tracing_mode="fake")(a, b, c))
-    assert run is not None
-    torch.testing.assert_close(run(a, b, c), f(a, b, c), rtol=1e-11, atol=1e-11)
-    again = make_fx(run, tracing_mode="fake")(a, b, c)
-    assert [tuple(node.meta["val"].shape) for node in again.graph.nodes if node.target is torch.ops.aten.bmm.default] == [(4, 3, 90)]
-
-
 @pytest.mark.parametrize("whole", [None, "shared", "each task's"])
 def test_every_operation_on_factors_is_that_on_their_matrix(whole: str | None) -> None:
     def drawn(*shape: int) -> Tensor:

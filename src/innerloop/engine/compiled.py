@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from innerloop.batches import map_tensors
 from innerloop.engine.factored import factored
+from innerloop.engine.turned import turned
 
 Built = Callable[..., Any]
 
@@ -49,7 +50,7 @@ class Builder:
             for node, like in zip(graph.graph.find_nodes(op="placeholder"), fixed, strict=True):
                 node.meta["val"] = like  # Inductor may go by these instead, and they lay in memory as the trace's examples did
             with torch.no_grad(), tracing(TracingContext(fake)):
-                self._built[key] = torch._inductor.compile(graph, fixed, self._options(leaves))  # type: ignore[attr-defined]
+                self._built[key] = torch._inductor.compile(turned(graph), fixed, self._options(leaves))  # type: ignore[attr-defined]
         return self._built[key]
 
     def _options(self, leaves: list[Tensor]) -> dict[str, bool]:

@@ -25,9 +25,6 @@ THINNER = 2.0
 THICK = 1.5
 """How many times more numbers than the matrix its factors may get, as they add up over the steps; then it is multiplied out."""
 
-TURNED = 4
-"""How many times fewer columns than rows a product must have to be computed as its transpose, (bᵀaᵀ)ᵀ, which is twice as fast."""
-
 FEW = 7
 """Rows of factors up to which their product is a sum that Inductor writes out, and joins with what is done to each element next."""
 
@@ -110,9 +107,7 @@ def _product(a: Any, b: Any) -> Any:
         return None if isinstance(b, Factored) else a.turned().after(b.mT).mT
     if isinstance(b, Factored):
         return b.after(a)
-    if _thin(a, b):
-        return Factored(a.mT, b)
-    return torch.bmm(b.mT, a.mT).mT.contiguous() if b.shape[2] * TURNED <= a.shape[1] else None
+    return Factored(a.mT, b) if _thin(a, b) else None
 
 
 def _shaped(f: Factored, size: Any, **how: Any) -> Any:
