@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -145,6 +146,15 @@ def test_a_run_is_scored_again_loaded_and_compared(runs: Path, capsys: pytest.Ca
     assert main(["compare", str(runs / NAVIGATION), str(runs / "maml/navigation@first-order/seed0")]) == 0
     assert "4 tasks" in capsys.readouterr().out
     assert main(["compare", str(runs / NAVIGATION), str(runs / "mumomaml/navigation/seed0")]) == 2
+
+
+def test_products_of_the_curvature_are_as_rough_as_asked_for(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["run", "maml/navigation", "--quick", "--no-progress", "--precision", "bfloat16", "--out", str(tmp_path)]
+    assert main(asked) == 0
+    exact, rough = (load_file(out / "maml/navigation/seed0" / "prior.safetensors") for out in (runs, tmp_path))
+    assert any(not torch.equal(exact[name], p) for name, p in rough.items())
+    assert main([*asked, "--overwrite", "--outer", "adam"]) == 2
+    assert "precision is of trpo's curvature, and the outer step is adam" in capsys.readouterr().err
 
 
 def test_families_are_scored_again_by_as_many_meta_steps_and_as_many_steps(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -556,6 +556,8 @@ def test_products_of_the_curvature_may_be_rough_and_nothing_else() -> None:
     assert roughly.after == pytest.approx(did.after, rel=0.25), "lengths that are tried are a fifth apart"
     with pytest.raises(InputError, match="no precision 'bfloat'; did you mean bfloat16"):
         trpo(learner, precision="bfloat")
+    with pytest.raises(InputError, match="differences of gradients need every digit"):
+        trpo(learner, precision="bfloat16", hessian="differences")
 
 
 def test_curvature_is_taken_on_a_part_of_the_trajectories() -> None:

@@ -81,6 +81,8 @@ class Practice(Budget):
     """of the KL in an outer step by trpo"""
     part: float = 0.0
     """of the rollouts, that TRPO's curvature is taken on; 0 for all up to 20,000 steps, a quarter above"""
+    precision: str = "float32"
+    """float32, tf32 or bfloat16: of the products of trpo's curvature, and of nothing else"""
     outer_rate: float = 1e-3
     """of adam and promp"""
     best: bool = True
@@ -105,16 +107,18 @@ class PolicyTrial(Trial):
         """The learner with its prior trained, as ``train_policy`` does it.
 
         Raises:
-            InputError: an option is given that training of policies has no use for.
+            InputError: an option is given that training of policies, or its outer step, has no use for.
         """
         if options.watch or options.chunk:
             raise InputError("watch and chunk are of learners with data, not of policies; leave them out")
+        if settings.outer != "trpo" and settings.precision != "float32":
+            raise InputError(f"precision is of trpo's curvature, and the outer step is {settings.outer}; leave it out")
         return train_policy(
             self.learner,
             self.tasks,
             settings.iterations,
             meta_batch=settings.meta_batch,
-            outer=partial(trpo, limit=settings.limit, part=settings.part or None, goal=self.goal),
+            outer=partial(trpo, limit=settings.limit, part=settings.part or None, precision=settings.precision, goal=self.goal),
             optimizer=None if settings.outer == "trpo" else adam(settings.outer_rate),
             outer_steps=5 if settings.outer == "promp" else 1,
             best=settings.best,

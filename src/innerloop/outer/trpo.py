@@ -53,7 +53,7 @@ class TrustRegion:
         hessian: ``exact``, or ``differences`` of two gradients of the divergence as in the MAML paper's code. Of policies
             with ReLU these are rough: adaptation's own gradient jumps.
         compile: all of these, at the first step: 20 to 60 seconds.
-        precision: of the products of F, where it is exact; gradient, surrogate and divergence stay float32. ``bfloat16`` takes a third
+        precision: of the products of F, which must be exact; gradient, surrogate and divergence stay float32. ``bfloat16`` takes a third
             off the step on processors that have it, and moves the direction by 3 degrees.
 
     Raises:
@@ -76,6 +76,8 @@ class TrustRegion:
 
     def __post_init__(self) -> None:
         known_precision(self.precision)
+        if self.hessian == "differences" and self.precision != "float32":
+            raise InputError(f"differences of gradients need every digit; take precision float32 with them, not {self.precision}")
         if not (self.limit > 0 and self.products >= 1 and self.damping >= 0 and 0 < self.shrink < 1 and self.tries >= 1):
             raise InputError(
                 f"limit is {self.limit}, products {self.products}, damping {self.damping}, shrink {self.shrink} and tries {self.tries}; "
