@@ -19,6 +19,8 @@ from innerloop.models import Recurrent, mlp, with_film
 F64 = torch.float64
 WIDE = 72
 TASKS, SHOTS = 6, 3
+CUT = 0.05
+"""Largest element of an inner gradient."""
 
 
 def net(**how: Any) -> torch.nn.Module:
@@ -30,9 +32,9 @@ def maml(steps: int, **how: Any) -> Learner:
     return il.maml(own, il.mse(own), steps, 0.05, **how)
 
 
-def modulated() -> Learner:
+def modulated(**how: Any) -> Learner:
     film = with_film(net())
-    return il.mumomaml(film, il.mse(film), 2, 0.05, encoder=Recurrent(2, 4), hidden=None)
+    return il.mumomaml(film, il.mse(film), 2, 0.05, encoder=Recurrent(2, 4), hidden=None, **how)
 
 
 def several() -> Learner:
@@ -42,12 +44,14 @@ def several() -> Learner:
 
 LEARNERS: dict[str, Callable[[], Learner]] = {
     "maml": lambda: maml(2),
+    "maml, its inner gradients cut": lambda: maml(2, clip=CUT),
     "many steps, so that factors grow thick": lambda: maml(9),
     "first order": lambda: maml(2, first_order=True),
     "meta-sgd": lambda: il.meta_sgd(own := net(), il.mse(own), 2, 0.05),
     "maml++": lambda: il.maml_plus_plus(own := net(), il.mse(own), 2, 0.05),
     "l2f": lambda: il.l2f(own := net(), il.mse(own), 2, 0.05),
     "mumomaml": modulated,
+    "mumomaml, its inner gradients cut": lambda: modulated(clip=CUT),
     "multi-maml": several,
     "maltml": lambda: il.maltml(maml(1), 1, 0.05),
 }
@@ -116,12 +120,23 @@ def test_no_matrix_of_a_task_is_ever_made(name: str) -> None:
     assert not per_task(thinner)
 
 
-def test_the_compiled_plan_takes_factors() -> None:
-    learner, tasks = maml(2), tasks_for("maml")
+@pytest.mark.parametrize("name", ["maml", "mumomaml, its inner gradients cut"])
+def test_the_compiled_plan_takes_factors(name: str) -> None:
+    learner, tasks = LEARNERS[name](), tasks_for(name)
+    learner = il.Learner(**{**vars(learner), "prior": {k: p.double() for k, p in learner.prior.items()}})
     wanted, _ = meta_gradient(learner, Plan())(learner.prior, tasks)
     gradient, _ = meta_gradient(learner, Plan(compiled=True))(learner.prior, tasks)
     for key, value in wanted.items():
         torch.testing.assert_close(gradient[key], value, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNERS if name.endswith("cut")])
+def test_gradients_are_cut_in_these_tests(name: str) -> None:
+    learner, tasks = LEARNERS[name](), tasks_for(name)
+    longer = modulated() if name.startswith("mumomaml") else maml(2)
+    start = {k: p.double() for k, p in learner.prior.items()}
+    ends = [each.adapt(start, (tasks.support[0][0], tasks.support[1][0]))[-1] for each in (learner, longer)]
+    assert any(not torch.allclose(ends[0][k], ends[1][k]) for k in ends[0])
 
 
 def test_small_or_thick_products_are_left_as_they_are() -> None:

@@ -84,8 +84,21 @@ def test_a_network_with_film_begins_as_the_network_and_keeps_its_last_layer() ->
     close(filmed(torch.ones(3, 1).double()), net(torch.ones(3, 1).double()))
     assert [name for name, layer in il.with_film(net, ["2"]).named_modules() if isinstance(layer, FiLM)] == ["2"]
     assert not any(isinstance(layer, FiLM) for layer in net.modules()), "the network given stays as it is"
-    images = image_net()
-    assert [type(layer) for layer in il.with_film(images, ["1"]).children()] == [type(layer) for layer in images.children()]
+
+
+@pytest.mark.parametrize("norm", ["transductive", "shift", "none"])
+def test_what_is_modulated_is_not_undone_by_the_normalisation_that_follows(norm: Any) -> None:
+    """A scale in front of a batch normalisation changes nothing, and neither does a shift."""
+    net = convnet((1, 8, 8), 3, 2, 2, norm=norm).double()
+    filmed = il.with_film(net)
+    layers = [name for name, layer in filmed.named_modules() if isinstance(layer, FiLM)]
+    assert layers == [f"block{k}.{'conv' if norm == 'none' else 'norm'}" for k in (1, 2)]
+    x = torch.rand(4, 1, 8, 8, dtype=torch.float64)
+    close(filmed(x), net(x))
+    for layer in layers:
+        for part in ("scale", "shift"):
+            moved = dict(filmed.named_parameters()) | {f"{layer}.{part}": torch.tensor([0.5, 3.0], dtype=torch.float64)}
+            assert (torch.func.functional_call(filmed, moved, (x,)) - net(x)).abs().max() > 1e-2
 
 
 def test_heads_that_tell_nothing_leave_the_base_learner(waves: Task) -> None:
@@ -110,6 +123,13 @@ def test_of_an_encoder_frozen_layers_stay_and_nothing_is_dropped_out_in_test() -
     assert torch.equal(encoder.features.weight, before)
     first, second = (il.evaluate(trained, il.Sinusoids(), n_tasks=5, progress=False).values for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_an_encoder_that_is_frozen_as_a_whole_still_tells_of_tasks() -> None:
+    net = il.with_film(il.mlp(1, 8, 1))
+    learner = il.mumomaml(net, il.mse(net), encoder=OfFeatures().requires_grad_(False), size=3)
+    assert not [name for name in learner.prior if name.startswith("encoder")]
+    assert il.analysis.embeddings(learner, il.Sinusoids(), 4).shape == (4, 3)
 
 
 class OfFeatures(nn.Module):
@@ -153,13 +173,22 @@ def test_what_is_told_stays_through_the_steps_and_is_each_tasks_own(waves: Task)
     assert not torch.equal(paths[0][1]["net.0.scale"], paths[1][1]["net.0.scale"])
 
 
-def test_the_encoder_sees_the_support_alone(waves: Task) -> None:
+@pytest.mark.parametrize("plan", EAGER, ids=str)
+def test_the_encoder_sees_the_support_alone(plan: Plan, waves: Task) -> None:
+    """The meta-gradient is that of losses at points that know nothing of the query."""
     learner = built("mumomaml")
-    other = waves._replace(query=map_tensors(lambda t: t + 1, waves.query))
-    support = waves._replace(support=map_tensors(lambda t: t + 1, waves.support))
+
+    def by_hand(prior: Params, tasks: Task) -> Tensor:
+        unknown = tasks._replace(query=map_tensors(torch.zeros_like, tasks.query))
+        ends = [learner.adapt(prior, one(unknown, k).support)[-1] for k in range(3)]
+        return torch.stack([learner.loss(end, one(tasks, k).query) for k, end in enumerate(ends)]).mean()
+
+    found, loss = meta_gradient(learner, plan)(learner.prior, waves)
+    expected, own = torch.func.grad_and_value(by_hand)(learner.prior, waves)
+    torch.testing.assert_close((found, loss), (expected, own), rtol=1e-10, atol=1e-12)
     adapt = torch.func.vmap(lambda task: learner.adapt(learner.prior, task.support)[-1])
-    close(adapt(other), adapt(waves))
-    assert not torch.allclose(adapt(support)["embedding"], adapt(waves)["embedding"])
+    other = waves._replace(support=map_tensors(lambda t: t + 1, waves.support))
+    assert not torch.allclose(adapt(other)["embedding"], adapt(waves)["embedding"])
 
 
 def test_encoder_and_heads_are_trained_through_every_use_of_what_they_tell(waves: Task) -> None:
@@ -172,7 +201,7 @@ def test_encoder_and_heads_are_trained_through_every_use_of_what_they_tell(waves
     assert not any(found[name].any() for name in within(learner.prior, ["net.*.scale", "net.*.shift"])), "those of the prior are not used"
 
 
-@pytest.mark.parametrize("base", [il.fomaml, il.meta_sgd, il.l2f, il.anil], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("base", [il.fomaml, il.meta_sgd, il.maml_plus_plus, il.l2f, il.anil], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("plan", [*EAGER, Plan(compiled=True)], ids=str)
 def test_every_plan_agrees_in_front_of_other_learners(base: Callable[..., Learner], plan: Plan, waves: Task) -> None:
     if plan.compiled and base is not il.l2f:
@@ -198,6 +227,17 @@ def test_normalisations_are_modulated_by_the_scale_and_shift_that_they_have() ->
     for plan in (Plan(loop=True, recompute=True), Plan(stepwise=True)):
         expected = meta_gradient(learner)(learner.prior, tasks)
         torch.testing.assert_close(meta_gradient(learner, plan)(learner.prior, tasks), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_what_is_modulated_has_no_value_for_every_step_of_maml_plus_plus() -> None:
+    net, tasks = image_net(), image_tasks()
+    encoder = il.OfImages((1, 4, 4), size=4, ways=3, filters=(2, 2)).double()
+    learner = il.mumomaml(net, il.cross_entropy(net), 2, 0.1, encoder=encoder, hidden=None, base=il.maml_plus_plus)
+    assert not within(learner.prior, ["net", "rate", "head"]).keys() & {"norm.net.1.weight", "rate.net.1.weight"}
+    path = learner.adapt(learner.prior, one(tasks, 0).support)
+    t = learner.prior["head.1.0.weight"] @ path[1]["embedding"] + learner.prior["head.1.0.bias"]
+    for point in path[1:]:
+        close((point["net.1.weight"], point["net.1.bias"]), (1 + t[:3], t[3:]))
 
 
 def test_the_encoder_of_images_knows_labels_where_it_is_told_ways_and_no_order() -> None:
@@ -280,6 +320,24 @@ def test_sets_of_images_are_modes_of_one_distribution(variant: str, sets: Path) 
     assert {name.split(".")[0] for name in learner.prior} == groups[variant]
 
 
+@pytest.mark.parametrize(("norm", "scale"), [("transductive", "weight"), ("shift", "scale"), ("none", "scale")])
+def test_omniglots_network_is_modulated_behind_the_normalisation_that_is_asked_for(norm: Any, scale: str) -> None:
+    [experiment] = experiments.find("mumomaml/omniglot-5w1s")
+    assert experiment.settings.norm == "transductive", "what a result line tells is what is run"
+    learner = experiment.build(replace(experiment.settings, norm=norm, filters=4)).learner
+    layer = "conv" if norm == "none" else "norm"
+    assert {f"net.block{k}.{layer}.{scale}" for k in (1, 2, 3, 4)} <= learner.prior.keys()
+    assert {name.removesuffix(".0.weight") for name in learner.prior if name.startswith("head.") and name.endswith(".0.weight")} == {
+        f"head.block{k}.{layer}" for k in (1, 2, 3, 4)
+    }
+
+
+def test_several_sets_have_splits_of_their_own() -> None:
+    [experiment] = experiments.find("mumomaml/images-5w1s")
+    with pytest.raises(InputError, match="each of several sets has the split that it was built with"):
+        experiment.build(replace(experiment.settings, split="vinyals"))
+
+
 def test_a_mixture_has_exact_parts_and_leaves_no_task_out() -> None:
     sources = {"waves": il.Sinusoids(3, 2), "lines": il.tasks.Lines(3, 2), "parabolas": il.tasks.Parabolas(3, 2)}
     mixed = il.Mixture(sources, shares=(1, 2, 1))
@@ -324,6 +382,7 @@ def _film(**how: Any) -> Learner:
     ("make", "message"),
     [
         (lambda: il.mumomaml(net := smooth_net(), il.mse(net), encoder=il.Recurrent(2)), "no layer that can be modulated; make it with w"),
+        (lambda: _film(base=il.context_vector), "of a context vector's learner the context alone moves"),
         (lambda: _film(operation="flim"), "operation is 'flim'; did you mean film"),
         (lambda: _film(encoder=nn.Linear(1, 1)), "how many numbers does a Linear give. say so with size"),
         (lambda: il.with_film(smooth_net(), ["7"]), "there is no layer '7'"),

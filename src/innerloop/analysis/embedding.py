@@ -13,7 +13,7 @@ from innerloop.tasks import Source
 
 def embeds(learner: Learner) -> bool:
     """Whether an encoder tells the learner of each task."""
-    return any(name.startswith("encoder.") for name in learner.prior)
+    return any(name.startswith(("encoder.", "head.")) for name in learner.prior)  # of a frozen encoder the heads alone are in the prior
 
 
 def embeddings(learner: Learner, tasks: Source, n_tasks: int = 1_000, *, split: str = "test", device: str = "cpu") -> Tensor:

@@ -48,6 +48,8 @@ COLOURS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 class FewShot(Settings):
     """Options of N-way K-shot classification; these are MAML's on Omniglot with 5 ways."""
 
+    seed: int = 0
+    """of the starting weights and of all tasks, those that are scored too"""
     iterations: int = 60_000
     meta_batch: int = 32
     validation_tasks: int = 100
@@ -113,8 +115,8 @@ def _parts(images: Images, name: str, split: str | Split) -> dict[str, list[int]
     return classes_of(images, split, about(name).get("missing", "error"))
 
 
-def in_colour(name: str, size: int, **how: Any) -> ImageTasks:
-    """A set's tasks by the split that it was built with, in three channels: grey is shown in each.
+def in_colour(name: str, size: int, channels: int = 3, colours: str = "imagenet", **how: Any) -> ImageTasks:
+    """A set's tasks by the split that it was built with; grey is shown in each channel.
 
     Raises:
         InputError: its images have another size.
@@ -125,8 +127,8 @@ def in_colour(name: str, size: int, **how: Any) -> ImageTasks:
             f"the images of {name} are {images.shape[1]} × {images.shape[2]} and the experiment's {size} × {size}; "
             f"build the set anew with --size {size}"
         )
-    mean, sd = COLOURS["imagenet"]
-    return ImageTasks(images, _parts(images, name, split_for(name)), channels=3, mean=mean, sd=sd, **how)
+    mean, sd = COLOURS[colours]
+    return ImageTasks(images, _parts(images, name, split_for(name)), channels=channels, mean=mean, sd=sd, **how)
 
 
 def tasks_of(settings: FewShot, queries: int) -> Source:

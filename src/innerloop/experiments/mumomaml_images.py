@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+from innerloop.errors import InputError
 from innerloop.experiments.experiment import ACCURACY, Experiment, Trial
 from innerloop.experiments.few_shot import MOVES, FewShot, cells, few_shot, in_colour, loss_of, net_of, trial
 from innerloop.experiments.maml_images import FIVE_WAYS, TWENTY_WAYS
 from innerloop.learner import Learner
 from innerloop.methods import maml, multi_maml, mumomaml
-from innerloop.models import OfImages
+from innerloop.models import OfImages, with_film
 from innerloop.params import Params
 from innerloop.tasks import Deferred, Mixture
 from innerloop.tasks.source import generator_of
@@ -31,7 +32,7 @@ class Modulated(FewShot):
 
 
 def by_mumomaml(settings: Modulated, trial_of: Callable[..., Trial] = trial) -> Trial:
-    """MuMoMAML: what modulates is the scale and shift of each normalisation; they do not move in the inner loop."""
+    """MuMoMAML: what modulates is the scale and shift of each normalisation, or of FiLM behind it; they do not move in the inner loop."""
     shape = (settings.channels, settings.size, settings.size)
     start = generator_of(settings.seed, "encoder")
     encoder = OfImages(shape, settings.embedding, settings.ways if settings.labels else None, generator=start)
@@ -40,13 +41,14 @@ def by_mumomaml(settings: Modulated, trial_of: Callable[..., Trial] = trial) -> 
         heads = {"hidden": settings.head or None, "generator": generator_of(settings.seed, "heads")}
         return mumomaml(*given, encoder=encoder, **heads)
 
-    return trial_of(settings, method, net_of(replace(settings, norm="transductive")))
+    net = net_of(settings)
+    return trial_of(settings, method, net if settings.norm == "transductive" else with_film(net))
 
 
-def mixed(settings: Modulated, queries: int, told: bool = False, seed: int = 0) -> Mixture:
+def mixed(settings: Modulated, queries: int, told: bool = False) -> Mixture:
     """Tasks of all sets in turn."""
-    how = {"ways": settings.ways, "shots": settings.shots, "queries": queries, "turns": settings.turns, "seed": seed}
-    return Mixture({name: in_colour(name, settings.size, **how) for name in settings.sets}, told=told)
+    how = {name: getattr(settings, name) for name in ("size", "channels", "colours", "ways", "shots", "turns", "seed")}
+    return Mixture({name: in_colour(name, queries=queries, **how) for name in settings.sets}, told=told)
 
 
 def of_sets(settings: Modulated, build: Callable[..., Learner], told: bool = False) -> Trial:
@@ -55,11 +57,13 @@ def of_sets(settings: Modulated, build: Callable[..., Learner], told: bool = Fal
     def scored(prior: Params, rate: float) -> Learner:
         return replace(build(settings.steps, rate), prior=prior).taking(max(settings.test_steps, 1))
 
+    if (settings.data, settings.split) != (SETS.data, SETS.split):
+        raise InputError("each of several sets has the split that it was built with; name them with sets, and leave data and split out")
     asked = lambda: mixed(settings, settings.test_queries, told)  # noqa: E731
     case = f"{settings.ways}-way {settings.shots}-shot"
     return Trial(
         learner=build(settings.steps, settings.rate),
-        tasks=Deferred(lambda: mixed(settings, settings.queries, told, settings.seed)),  # opened with the first task
+        tasks=Deferred(lambda: mixed(settings, settings.queries, told)),  # opened with the first task
         cases={case: Deferred(asked)} | {name: Deferred(lambda name=name: asked().alone(name)) for name in settings.sets},
         scored=scored,
         rates=(settings.rate,),
@@ -87,6 +91,9 @@ FOLLOWS = (
 )
 SETS = Modulated(
     sets=("omniglot", "mini-imagenet-28"),
+    data="of sets",
+    split="of each set",
+    colours="imagenet",
     channels=3,
     turns="none",
     queries=15,
@@ -114,8 +121,8 @@ METHODS: dict[str, tuple[str, Any]] = {
 
 def _omniglot() -> Iterator[Experiment]:
     for base in (FIVE_WAYS, TWENTY_WAYS):
-        settings = Modulated(**vars(base))
         for variant, (title, build) in TITLES.items():
+            settings = replace(Modulated(**vars(base)), norm="shift" if variant else "transductive")
             claims = {cell: (value, 0.0) for cell, value in PRINTED[variant].items() if cell[0] == base.ways}
             cost = "40 h" if base.ways == 20 else "6 h"
             yield from cells(f"mumomaml/omniglot{variant}", title, settings, claims, cost, build, source=TABLE_2, follows=FOLLOWS)

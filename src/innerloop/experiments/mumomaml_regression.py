@@ -23,7 +23,7 @@ class Modes(Settings):
 
     iterations: int = 70_000
     meta_batch: int = 50
-    modes: int = 2
+    modes: Literal[2, 3] = 2
     """2 for sine waves and lines, 3 for parabolas too"""
     shots: int = 5
     """support points"""
@@ -143,9 +143,10 @@ FOLLOWS = (
     "either FiLM diverges); ours: heads of 80 hidden units, PyTorch's start of weights"
 )
 RELEASE = (
-    "released code and commands of the successor, Vuorio et al. 2019: sine waves of one frequency, 5 query points, a meta-gradient of "
-    "length 2 at most, elements of MuMoMAML's inner gradients of 10 at most, weights that start at a deviation of 0.01; "
-    "sigmoid and softmax, options of that code, at FiLM's settings"
+    "released code and commands of the successor, Vuorio et al. 2019: sine waves of one frequency, 5 query points, elements of "
+    "MuMoMAML's inner gradients of 10 at most, weights that start at a deviation of 0.01; sigmoid and softmax, options of that code, at "
+    "FiLM's settings; ours: one bound of 2 on the length of the whole meta-gradient, where the release has one on the network's and one "
+    "on the encoder's, and Multi-MAML one on each prior's"
 )
 RELEASED = {"start": "released", "waves": "released", "queries": 5}
 RELEASED_ENCODER = {"cell": "lstm", "encoder_layers": 2, "head": 0}
@@ -160,7 +161,11 @@ METHODS: dict[str, tuple[str, Callable[[Any], Trial], dict[int, tuple[float, flo
 """Title, build and the paper's MSE after modulation and after 5 steps, by modes."""
 
 
-def _settings(variant: str, modes: int, released: bool) -> Modes:
+COSTS: dict[int, tuple[str, str]] = {2: ("45 min", "90 min"), 3: ("75 min", "2 h")}
+"""Of MAML and of the others, by modes."""
+
+
+def _settings(variant: str, modes: Literal[2, 3], released: bool) -> Modes:
     baseline = "maml" in variant
     own = Modes(modes=modes, meta_batch=25 * modes, longest=2.0, inner_clip=0.0 if baseline else 10.0)
     if not released:
@@ -171,7 +176,8 @@ def _settings(variant: str, modes: int, released: bool) -> Modes:
 
 
 def _experiments() -> Iterator[Experiment]:
-    for modes in (2, 3):
+    counts: tuple[Literal[2, 3], ...] = (2, 3)
+    for modes in counts:
         for released in (False, True):
             for variant, (title, build, claims) in METHODS.items():
                 at = "-".join(filter(None, ("release" * released, variant)))
@@ -183,7 +189,7 @@ def _experiments() -> Iterator[Experiment]:
                     claims={f"{modes} modes": dict(zip((0, 5), claims[modes], strict=True))},
                     settings=_settings(variant, modes, released),
                     build=build,
-                    cost="60 min" if modes == 2 else "90 min",
+                    cost=COSTS[modes][variant != "maml"],
                 )
 
 

@@ -147,8 +147,13 @@ def context_vector(net: nn.Module, loss: Loss, steps: int = 1, rate: Rate = 0.01
         net: a network with a parameter named ``context``, such as ``models.WithContext``;
             where z starts is learned like the weights.
 
+    Raises:
+        InputError: other parameters are to move.
+
     Source: Finn et al. 2017, arXiv:1703.03400, App. C.2, after Rei 2015.
     """
+    if "only" in how:
+        raise InputError("of a context vector's learner the context alone moves; take maml(…, only=…) for others")
     return maml(net, loss, steps, rate, only="net.context", **how)
 
 

@@ -57,7 +57,7 @@ def mumomaml(
         size: numbers of v, where the encoder has no ``size`` of its own.
         operation: ``film``, ``sigmoid`` or ``softmax``.
         hidden: units of each layer's head g, an MLP of one hidden layer; None for a linear layer, as in the released code.
-        base: what adapts, ``(net, loss, steps, rate, only=…) → learner``: ``maml``, ``fomaml``, ``meta_sgd``, ``l2f``, ….
+        base: what adapts, ``(net, loss, steps, rate, only=…) → learner``: ``maml``, ``meta_sgd``, ``maml_plus_plus``, ``l2f``, ….
         generator: where the heads' weights are drawn from.
         how: further arguments of ``base``. ``only`` is by default all of the network but what is modulated.
 

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from innerloop.errors import InputError
 from innerloop.learner import Learner, Loss
 from innerloop.methods.gradient import per_step_rates
+from innerloop.params import Patterns, named, within
 from innerloop.steps import in_turn, put_slice
 
 LEAST = 0.03
@@ -23,6 +24,7 @@ def maml_plus_plus(
     rate: float = 0.01,
     first_order: bool = False,
     weights: Sequence[float] = (1.0,),
+    only: Patterns = "net",
 ) -> Learner:
     """MAML++: φₖ₊₁ = φₖ − aₖ ∇L(φₖ; γₖ, βₖ), with learned rates, and batch normalisations' γ and β, for every step.
 
@@ -41,9 +43,10 @@ def maml_plus_plus(
         first_order: leave the second derivatives out.
         weights: of the query loss at the last points of the path, ``(1 / steps,) * steps``
             for the multi-step loss as it begins; ``maml_plus_plus_phases`` anneals them.
+        only: patterns of the names that move, or of normalisations have a γ and β for every step.
 
     Raises:
-        InputError: there are no steps.
+        InputError: there are no steps, or a pattern matches nothing.
 
     >>> from innerloop.losses import mse
     >>> net = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 1))
@@ -56,14 +59,16 @@ def maml_plus_plus(
     if steps < 1:
         raise InputError(f"steps is {steps}; MAML++ learns something for every step, so take 1 or more")
     inside = {id(p) for layer in net.modules() if isinstance(layer, _BatchNorm) for p in layer.parameters()}
-    norms = [f"net.{name}" for name, p in net.named_parameters() if p.requires_grad and id(p) in inside]
-    base = per_step_rates(net, loss, steps, rate, only=["net", *(f"-{name}" for name in norms)], first_order=first_order)
+    own = within(named("net", net), only)
+    norms = [f"net.{name}" for name, p in net.named_parameters() if f"net.{name}" in own and id(p) in inside]
+    moving = [name for name in own if name not in norms]
+    base = per_step_rates(net, loss, steps, rate, only=moving, first_order=first_order)
     if not norms:
         return replace(base, weights=weights)
     shared = {name: p for name, p in base.prior.items() if name not in norms}
     slices = {f"norm.{name}": base.prior[name].repeat(steps, *[1] * base.prior[name].ndim) for name in norms}
-    own = (in_turn(put_slice(k, "norm"), step) for k, step in enumerate(base.steps))
-    return replace(base, prior=shared | slices, steps=(put_slice(0, "norm"), *own), prepared=1, weights=weights)
+    each = (in_turn(put_slice(k, "norm"), step) for k, step in enumerate(base.steps))
+    return replace(base, prior=shared | slices, steps=(put_slice(0, "norm"), *each), prepared=1, weights=weights)
 
 
 def maml_plus_plus_phases(

@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from innerloop.errors import InputError, nearest
@@ -15,8 +15,8 @@ class FiLM(nn.Module):
     """A layer and what its units are scaled and shifted by: layer(x) ∘ scale + shift, at 1 and 0 until something moves them.
 
     Args:
-        layer: a linear layer, convolution or batch normalisation, whose units are in the last axis
-            of its output, or in front of the axes of an image.
+        layer: a linear layer, convolution, or batch or instance normalisation, whose units are in the last
+            axis of its output, or in front of the axes of an image.
 
     >>> FiLM(nn.Linear(3, 8)).scale.shape
     torch.Size([8])
@@ -43,13 +43,13 @@ class FiLM(nn.Module):
 def with_film(net: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
     """A copy of the network whose named layers can be modulated.
 
-    ``0.weight`` becomes ``0.layer.weight``, beside ``0.scale`` and ``0.shift``. A batch
-    normalisation with weights has a scale and a shift already, and stays.
+    ``0.weight`` becomes ``0.layer.weight``, beside ``0.scale`` and ``0.shift``.
 
     Args:
         net: it stays as it is.
-        layers: dotted names of what can be modulated, by default all linear layers and
-            convolutions but the last.
+        layers: dotted names of what can be modulated, by default all linear layers and convolutions
+            but the last; where a batch or instance normalisation follows one, which would undo
+            what is done to its units, the normalisation.
 
     >>> net = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
     >>> [name for name, _ in with_film(net).named_parameters()]
@@ -62,34 +62,39 @@ def with_film(net: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
     """
     own = deepcopy(net)
     there = dict(own.named_modules())
-    chosen = list(layers) or [name for name, layer in there.items() if isinstance(layer, (nn.Linear, _ConvNd))][:-1]
+    chosen = list(layers) or _before_the_last(own)
     if not chosen:
         raise InputError(f"{type(net).__name__} has no linear layer or convolution before its last; name what is modulated with layers")
     for name in chosen:
         if name not in there or not name:
             raise InputError(f"there is no layer {name!r}; {nearest(name, [n for n in there if n])}")
-        if not has_scale(there[name]):
-            own.set_submodule(name, FiLM(there[name]))
+        own.set_submodule(name, FiLM(there[name]))
     return own
 
 
-def has_scale(layer: nn.Module) -> bool:
-    """Whether a layer scales and shifts its units by parameters."""
-    if isinstance(layer, _BatchNorm):
-        return layer.weight is not None and layer.bias is not None
-    return isinstance(layer, FiLM)
+def _before_the_last(net: nn.Module) -> list[str]:
+    """Names of the layers that are modulated where none is named."""
+    chosen: list[str] = []
+    for name, layer in net.named_modules():
+        if isinstance(layer, (nn.Linear, _ConvNd)):
+            chosen.append(name)
+        elif isinstance(layer, _NormBase) and chosen:
+            chosen[-1] = name
+    return chosen[:-1]
 
 
 def scales(net: nn.Module) -> dict[str, tuple[str, str]]:
     """Names of scale and shift of each layer that can be modulated: those with FiLM, or batch normalisations where there are none."""
     films = {name: (f"{name}.scale", f"{name}.shift") for name, layer in net.named_modules() if isinstance(layer, FiLM)}
-    return films or {name: (f"{name}.weight", f"{name}.bias") for name, layer in net.named_modules() if has_scale(layer)}
+    return films or {name: (f"{name}.weight", f"{name}.bias") for name, layer in net.named_modules() if _has_scale(layer)}
+
+
+def _has_scale(layer: nn.Module) -> bool:
+    return isinstance(layer, _BatchNorm) and layer.weight is not None and layer.bias is not None
 
 
 def _units(layer: nn.Module) -> int:
     for name in ("out_features", "out_channels", "num_features"):
         if hasattr(layer, name):
             return getattr(layer, name)
-    raise InputError(
-        f"the units of a {type(layer).__name__} cannot be modulated; name a linear layer, a convolution or a batch normalisation"
-    )
+    raise InputError(f"the units of a {type(layer).__name__} cannot be modulated; name a linear layer, a convolution or a normalisation")
