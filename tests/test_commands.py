@@ -223,6 +223,10 @@ def test_no_claim_stands_beside_other_data(tmp_path: Path, monkeypatch: pytest.M
     of = experiments.catalogue()["maml/omniglot-5w1s"]
     own = asdict(of.settings)
     assert of.claimed(own) == of.claimed(own | {"iterations": 3}) == of.claims
+    assert of.claimed(own | {"data": "omniglot-release", "split": "omniglot-1200"}) == of.claims, "the code's images, the paper's split"
+    sets = experiments.catalogue()["l2f/meta-dataset"]
+    assert sets.claimed(json.loads(json.dumps(asdict(sets.settings)))) == sets.claims
+    assert sets.claimed(asdict(sets.settings) | {"trained_on": ["birds"]}) == {}
     assert of.claimed(own | {"data": "glyphs"}) == of.claimed(own | {"split": "vinyals"}) == of.claimed(own | {"size": 20}) == {}
     row = {
         "experiment": of.name,

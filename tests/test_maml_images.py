@@ -1,7 +1,11 @@
 """The image experiments: every kind runs, on sets that this machine has."""
 
+import gc
+import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -10,8 +14,9 @@ from torch import nn
 
 import innerloop as il
 from innerloop import InputError, experiments
+from innerloop.cli import main
 from innerloop.experiments.experiment import Options
-from innerloop.images import Class, classes_of, images, place, save
+from innerloop.images import Class, classes_of, found, images, place, save
 from innerloop.methods import nearest_neighbour
 from innerloop.tasks import ImageTasks
 
@@ -102,6 +107,64 @@ def test_l2f_is_told_by_a_prototypical_network_that_was_trained_before(tmp_path:
     assert row["settings"]["told_by"] == str(folder)
     learner = il.load(tmp_path / "runs/l2f/embedding-prototypes/seed0")
     assert learner.prior["gate.0.weight"].shape == (6, 4), "four features tell of six tensors"
+
+
+def small(tmp_path: Path, **how: Any) -> Any:
+    """Settings of MAML on the small sets."""
+    own = {"size": 8, "split": str(tmp_path / "split.json"), "filters": 4, "queries": 5, "test_queries": 5, "test_tasks": 6}
+    return replace(experiments.find("maml/omniglot-5w1s")[0].settings, **(own | how))
+
+
+@pytest.mark.usefixtures("noise")
+def test_seeds_are_scored_on_the_same_tasks_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("maml/omniglot-5w1s", "maml/omniglot-5w1s@anil")
+    for name in names:
+        for seed in (0, 1):
+            options = Options(out=tmp_path / "runs", quick=True, progress=False)
+            experiments.run(experiments.find(name)[0], small(tmp_path, seed=seed), options)
+    assert main(["compare", *(str(tmp_path / "runs" / name) for name in names)]) == 0
+    assert "by seed" in capsys.readouterr().out
+    trials = [experiments.find(names[0])[0].build(small(tmp_path, seed=seed)) for seed in (0, 1)]
+    drawn = [trial.tasks.draw("train", 0, 2).support[0] for trial in trials]
+    assert not torch.equal(*drawn), "training tasks are each seed's own"
+
+
+@pytest.mark.usefixtures("noise")
+def test_what_would_end_a_run_after_hours_is_refused_before_it(tmp_path: Path) -> None:
+    [experiment] = experiments.find("maml/omniglot-5w1s")
+    options = Options(out=tmp_path / "runs", quick=True, progress=False)
+    with pytest.raises(InputError, match=r"of the tasks to score \(5-way 1-shot\): class '0'.* has 20 images, and 1 shots and 25 queries"):
+        experiments.run(experiment, small(tmp_path, test_queries=25), options)
+    parts = json.loads((tmp_path / "split.json").read_text())
+    (tmp_path / "split.json").write_text(json.dumps({"train": parts["train"], "test": parts["test"]}))
+    with pytest.raises(InputError, match=r"of validation tasks: omniglot has no split 'val'.* or train without, by validation_tasks=0"):
+        experiments.run(experiment, small(tmp_path), options)
+    assert not (tmp_path / "runs").exists()
+    trial = experiment.build(small(tmp_path))
+    assert il.train(trial.learner, trial.tasks, 2, meta_batch=2, validation_tasks=0, progress=False).prior
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_part_of_a_set_has_no_number_of_the_paper_beside_it(tmp_path: Path) -> None:
+    experiment = replace(experiments.find("maml/omniglot-5w1s")[0], settings=small(tmp_path))
+    row = experiments.run(experiment, experiment.settings, Options(out=tmp_path / "runs", quick=True, progress=False))
+    assert row["claims"]
+    assert "lacking" not in row
+    index = place("omniglot") / "images.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"about": {"missing": "drop"}}))
+    row = experiments.run(experiment, experiment.settings, Options(out=tmp_path / "part", quick=True, progress=False))
+    assert (row["claims"], row["lacking"]) == ({}, ["omniglot"])
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_set_is_let_go_with_its_tasks() -> None:
+    """It may be gigabytes on a GPU."""
+    tasks = ImageTasks(found("omniglot"), {"train": range(8)})
+    tasks.draw("train", 0, 2)
+    there = weakref.ref(tasks)
+    del tasks
+    gc.collect()
+    assert there() is None
 
 
 @pytest.mark.usefixtures("noise")

@@ -11,6 +11,7 @@ import innerloop as il
 from innerloop import InputError, experiments
 from innerloop.experiments.experiment import Options
 from innerloop.experiments.meta_dataset import MetaDataset, mixed, opened
+from innerloop.folders import input_colours
 
 SMALL: dict[str, Any] = {"size": 16, "fewest": 2, "most": 4, "filters": 4}
 SETS: dict[str, Any] = {"trained_on": ("birds", "omniglot"), "scored_on": ("omniglot", "coco")}
@@ -26,6 +27,7 @@ def test_it_trains_on_some_sets_and_scores_each(name: str, sets: Path) -> None:
         assert scored["tasks"] == 5
         assert len(scored["mean"]) == 6
         assert case in experiment.claims
+    assert input_colours(sets / "runs" / name / "seed0") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     learner = il.load(sets / "runs" / name / "seed0")
     x = torch.rand(3, 3, 16, 16)
     assert il.predict(learner, (x, torch.arange(3)), x).shape == (3, 4)

@@ -382,6 +382,17 @@ def test_the_reader_that_fits_is_found(tmp_path: Path) -> None:
         from_paths([tmp_path / "gone.zip"])
 
 
+def test_what_is_decoded_already_is_resized_too(tmp_path: Path) -> None:
+    x = numpy.stack([drawn(k) for k in range(2)])
+    data = pickled(tmp_path / "train.pickle", {"data": x, "labels": [3, 3]})
+    for path, shape in ((data, x.shape[1:]), (cifar(tmp_path / "c.tar.gz"), (32, 32, 3))):
+        assert {held.pixels.shape[1:] for held in from_paths([path])} == {shape}
+        assert {held.pixels.shape[1:] for held in from_paths([path], size=5)} == {(5, 5, 3)}
+    [held] = from_paths([pickled(tmp_path / "grey.pickle", {"data": x[..., :1], "labels": [3, 3]})], size=5)
+    wanted = Image.fromarray(x[0, ..., 0]).resize((5, 5), Image.Resampling.LANCZOS)
+    numpy.testing.assert_array_equal(held.pixels[0, ..., 0], numpy.asarray(wanted))
+
+
 def test_sets_written_class_by_class_are_those_saved_whole(tmp_path: Path) -> None:
     classes = [Class(f"c{k}", numpy.stack([drawn(10 * k + j) for j in range(k + 1)]), "g") for k in range(3)]
     write("set", iter(classes), tmp_path / "a")

@@ -81,7 +81,7 @@ def train(
         resume: go on from the folder's checkpoint.
         checkpoint_every: iterations between checkpoints; validation comes with them.
         log_every: iterations that a line of metrics averages.
-        validation_tasks: tasks of the ``val`` split whose mean loss is logged; none where 0.
+        validation_tasks: tasks of the ``val`` split whose mean loss is logged; 0 where there is no such split.
         watch: what else to log of the learner as it is by then, such as ``analysis.watch(…)``: a dict for JSON.
         watch_every: iterations between these; the first and the last one are watched too.
         progress: show a bar.
@@ -130,6 +130,8 @@ def train(
         return onto(tasks.draw("train", iteration * meta_batch, meta_batch), device)
 
     batch = draw(first)
+    if validation_tasks:
+        _see_validation(tasks)
     for each in (learner, *(p for p in by_phase.values() if p is not learner)):
         try_one(each, params, batch)
     if folder:
@@ -254,6 +256,14 @@ def _phases(learner: Learner, phases: Mapping[int, Learner]) -> dict[int, Learne
             shapes = f"{its.get(name, 'missing')} there and {own.get(name, 'missing')} in the learner"
             raise InputError(f"the phase from iteration {start} on has another prior: {name} is {shapes}; build both from one network")
     return dict(sorted({0: learner, **phases}.items()))
+
+
+def _see_validation(tasks: Source) -> None:
+    """Refuse now what would end the training at its first checkpoint."""
+    try:
+        tasks.draw("val", 0, 1)
+    except InputError as problem:
+        raise InputError(f"of validation tasks: {problem}; or train without, by validation_tasks=0 (--validation-tasks 0)") from problem
 
 
 def _validate(learner: Learner, params: Params, tasks: Source, n: int, device: str) -> float:

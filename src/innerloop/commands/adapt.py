@@ -52,7 +52,7 @@ def adapt_(given: Adapt) -> None:
         )
     x, y = [row[:inputs] for row in support], [row[inputs:] for row in support]
     learner, metric = _adaptable(given.run)
-    if metric == ACCURACY:
+    if metric.name == ACCURACY.name:
         raise InputError(
             f"{given.run} is a classifier, and {given.support} is for regression; give --support and --query folders of images"
         )

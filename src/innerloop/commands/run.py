@@ -59,7 +59,7 @@ def _show_result(experiment: Experiment, row: report.Row) -> None:
         "case", "steps", "paper", "ours ± 95 %", "inner rate", title=f"{experiment.name}: {experiment.title}, {experiment.metric.name}"
     )
     for case, scored in row["cases"].items():
-        claim = experiment.claimed(row["settings"]).get(case, {})
+        claim = row["claims"].get(case, {})
         taken = len(scored["mean"])
         steps = sorted({0, *(claim or (range(taken) if taken < FEW else report.told(taken)))})
         for step in (s for s in steps if s < taken):

@@ -17,6 +17,7 @@ from innerloop.checkpoint import PRIOR
 from innerloop.environment import environment, peak_memory_mb
 from innerloop.errors import InputError, nearest
 from innerloop.evaluate import Scores, evaluate, trained_prior, tune
+from innerloop.images import about
 from innerloop.learner import Learner
 from innerloop.losses import accuracy
 from innerloop.outer import CHECKPOINT, Row, adam
@@ -218,7 +219,23 @@ class Experiment:
     def claimed(self, settings: Row) -> Mapping[str, Mapping[int, float]]:
         """The paper's numbers that a run of these settings may stand beside: none where its data are others."""
         own = asdict(self.settings)
-        return {} if any(settings.get(name, own[name]) != own[name] for name in ("data", "split", "size") if name in own) else self.claims
+        others = (name for name in DATA if name in own and not _alike(_plain(settings.get(name, own[name])), own[name]))
+        return {} if any(others) else self.claims
+
+    def lacking(self, settings: Row) -> list[str]:
+        """The sets of images of a run of these settings that are here a part of what they are named after."""
+        named = {settings[name] for name in ("data",) if name in settings} | {*self.needs}
+        return sorted(name for name in named if about(name).get("missing") == "drop")
+
+
+DATA = ("data", "split", "size", "trained_on", "prefix")
+"""Settings that say what images a run is of."""
+ALIKE = ({"omniglot", "omniglot-release"}, {"omniglot-release", "omniglot-1200"})
+"""Sets, and splits, of which one is the paper's and the other its code's."""
+
+
+def _alike(one: Any, other: Any) -> bool:
+    return one == other or any({one, other} <= kind for kind in ALIKE)
 
 
 def folder_of(experiment: Experiment, settings: Budget, options: Options) -> Path:
@@ -269,18 +286,21 @@ def run(experiment: Experiment, settings: Budget, options: Options) -> Row:
             raise InputError(f"{folder} was run with {changed[0]} {before[changed[0]]}; resume it with the same")
     elif options.resume:
         raise InputError(f"there is no run to resume in {folder}; leave --resume out to start one")
+    _see_tests(trial)
     trained, rows = _trained(trial, settings, options, folder, about)
     started = time.perf_counter()
     prior = trial.finish(trained.prior)
     checkpoint.save(folder / PRIOR, prior, about)
     cases, scores = _scored(trial, prior, settings, options, experiment.metric)
     engine, *later = (row for row in rows if "engine" in row)
+    lacking = experiment.lacking(asdict(settings))
     result = {
         **about,
         "source": experiment.source,
         "follows": experiment.follows,
         "metric": experiment.metric.name,
-        "claims": {case: dict(claim) for case, claim in experiment.claimed(asdict(settings)).items()},
+        **({"lacking": lacking} if lacking else {}),
+        "claims": {} if lacking else {case: dict(claim) for case, claim in experiment.claimed(asdict(settings)).items()},
         "cases": cases,
         "engine": _engine(engine) | ({"later": [_engine(row) for row in later]} if later else {}),  # a phase has its own
         "seconds": round(rows[-1]["seconds"] + time.perf_counter() - started, 1),
@@ -290,6 +310,18 @@ def run(experiment: Experiment, settings: Budget, options: Options) -> Row:
     checkpoint.save(folder / SCORES, {case: s.values for case, s in scores.items()}, {case: s.tasks for case, s in scores.items()})
     checkpoint.write_whole(folder / RESULT, json.dumps(result) + "\n")
     return result
+
+
+def _see_tests(trial: Trial) -> None:
+    """Refuse before the training what could not be scored after it."""
+    if not hasattr(trial.tasks, "draw"):
+        return  # rollouts are made, not drawn
+    trial.tasks.draw("train", 0, 1)
+    for case, tasks in trial.cases.items():
+        try:
+            tasks.draw("test", 0, 1)
+        except InputError as problem:
+            raise InputError(f"of the tasks to score ({case}): {problem}") from problem
 
 
 def _engine(row: Row) -> Row:

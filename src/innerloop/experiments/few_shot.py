@@ -1,6 +1,6 @@
 """What the experiments of few-shot image classification share: settings, tasks, networks, and a trial of each kind of method."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Self
@@ -36,6 +36,7 @@ MOVES = ("net", "-*.norm*")
 RATES = (0.001, 0.01, 0.1, 1.0)
 """Inner rates that the fine-tuning baseline's is chosen from, on validation tasks."""
 
+Colours = Literal["plain", "imagenet", "cifar"]
 COLOURS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "plain": ((0.0,), (1.0,)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -48,8 +49,6 @@ COLOURS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 class FewShot(Settings):
     """Options of N-way K-shot classification; these are MAML's on Omniglot with 5 ways."""
 
-    seed: int = 0
-    """of the starting weights and of all tasks, those that are scored too"""
     iterations: int = 60_000
     meta_batch: int = 32
     validation_tasks: int = 100
@@ -90,7 +89,7 @@ class FewShot(Settings):
     """of the convolutions"""
     reduction: Literal["per-shot", "mean"] = "per-shot"
     """of the loss: the sum over examples divided by the shots, which is MAML's, or their mean"""
-    colours: Literal["plain", "imagenet", "cifar"] = "plain"
+    colours: Colours = "plain"
     """whose mean and deviation of each channel are taken off and divided by"""
 
     def quick(self) -> Self:
@@ -172,7 +171,7 @@ def on_tasks(settings: FewShot, learner: Learner, scored: Callable[[Params, floa
     return Trial(
         learner=learner,
         tasks=tasks_of(settings, settings.queries),
-        cases={f"{settings.ways}-way {settings.shots}-shot": tasks_of(settings, settings.test_queries)},
+        cases={f"{settings.ways}-way {settings.shots}-shot": tasks_of(replace(settings, seed=0), settings.test_queries)},
         scored=scored,
         rates=(settings.rate,),
     )
@@ -233,11 +232,11 @@ def cells(
     title: str,
     settings: FewShot,
     claims: dict[tuple[int, int], tuple[float, float]],
-    cost: str = "4 h",
+    cost: Mapping[int, str],
     build: Callable[[Any], Trial] = few_shot,
     **about: Any,
 ) -> Iterator[Experiment]:
-    """An experiment for each (ways, shots) that the paper prints (accuracy, ± of it) for."""
+    """An experiment for each (ways, shots) that the paper prints (accuracy, ± of it) for; ``cost`` is by shots."""
     for (ways, shots), (value, margin) in claims.items():
         base, at, variant = name.partition("@")
         own = replace(settings, ways=ways, shots=shots)
@@ -252,7 +251,7 @@ def cells(
             claims={case: {settings.test_steps: value}} if value else {},
             margins={case: {settings.test_steps: margin}} if value else {},
             metric=ACCURACY,
-            cost=cost,
+            cost=cost[shots],
             needs=() if settings.data == "glyphs" else (settings.data,),
             **about,
         )

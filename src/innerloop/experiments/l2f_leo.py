@@ -78,8 +78,8 @@ def by_leo(settings: Embedded, attenuated: bool = False) -> Trial:
             generator_of(settings.seed, "weights"),
         )
 
-    def tasks(queries: int) -> Deferred:
-        return Deferred(lambda: opened(settings, queries))
+    def tasks(queries: int, seed: int = 0) -> Deferred:
+        return Deferred(lambda: opened(settings, queries, seed))
 
     def scored(prior: Params, rate: float) -> Learner:
         return replace(build(None), prior=prior).taking(settings.test_steps)
@@ -87,10 +87,10 @@ def by_leo(settings: Embedded, attenuated: bool = False) -> Trial:
     weights = Penalties(settings.kl, settings.encoder, settings.decay, settings.orthogonality, settings.dropout)
     case = f"{settings.ways}-way {settings.shots}-shot"
     scores = {case: tasks(settings.test_queries)}
-    return Trial(build(None), tasks(settings.queries), scores, scored, (settings.rate,), phases={0: build(weights)})
+    return Trial(build(None), tasks(settings.queries, settings.seed), scores, scored, (settings.rate,), phases={0: build(weights)})
 
 
-def opened(settings: Embedded, queries: int) -> VectorTasks:
+def opened(settings: Embedded, queries: int, seed: int) -> VectorTasks:
     """The files' tasks."""
     if not settings.embeddings:
         raise InputError(
@@ -100,7 +100,7 @@ def opened(settings: Embedded, queries: int) -> VectorTasks:
     x, y, classes = read_vectors(settings.embeddings)
     if x.shape[1] != settings.features:
         raise InputError(f"the embeddings have {x.shape[1]} features, not {settings.features}; say --features {x.shape[1]}")
-    return VectorTasks(x, y, classes, settings.ways, settings.shots, queries, settings.seed)
+    return VectorTasks(x, y, classes, settings.ways, settings.shots, queries, seed)
 
 
 TUNED = {

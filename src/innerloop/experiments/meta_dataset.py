@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import Experiment, Metric, Settings, Trial
-from innerloop.experiments.few_shot import in_colour
+from innerloop.experiments.few_shot import Colours, in_colour
 from innerloop.learner import Learner
 from innerloop.losses import accuracy, cross_entropy_of_ways, of_ways
 from innerloop.methods import l2f, maml
@@ -63,6 +63,8 @@ class MetaDataset(Settings):
     """inner rate"""
     filters: int = 48
     """of each convolution"""
+    colours: Colours = "imagenet"
+    """whose mean and deviation of each channel are taken off and divided by"""
 
     def quick(self) -> Self:
         return replace(super().quick(), iterations=min(self.iterations, 3), test_tasks=min(self.test_tasks, 5), validation_tasks=2)
@@ -70,7 +72,7 @@ class MetaDataset(Settings):
 
 def opened(settings: MetaDataset, name: str) -> ImageTasks:
     """One set, by the split that it was built with."""
-    return in_colour(settings.prefix + name, settings.size, ways=1, queries=1, seed=settings.seed)
+    return in_colour(settings.prefix + name, settings.size, colours=settings.colours, ways=1, queries=1, seed=settings.seed)
 
 
 def mixed(settings: MetaDataset, names: Sequence[str]) -> Deferred:
@@ -89,7 +91,7 @@ def meta_dataset(settings: MetaDataset, method: Callable[..., Learner] = maml) -
     return Trial(
         learner=learner,
         tasks=mixed(settings, settings.trained_on),
-        cases={SETS[name][0]: mixed(settings, [name]) for name in settings.scored_on if name in SETS},
+        cases={SETS[name][0]: mixed(replace(settings, seed=0), [name]) for name in settings.scored_on if name in SETS},
         scored=lambda prior, rate: replace(learner, prior=prior).taking(max(settings.test_steps, 1)),
         rates=(settings.rate,),
     )

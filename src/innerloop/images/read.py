@@ -188,6 +188,7 @@ def from_paths(
     """What the reader gives that fits the paths: folders, archives, pickles, packed arrays, or lists with a folder.
 
     Args:
+        size: height and width to resize to, in pixels; None leaves images as they are, and Omniglot's at 28.
         invert: exchange black and white in folders of images; Omniglot's archives always become white ink.
         release: as in ``from_zips``.
         grey: of folders of images, as in ``from_folder``.
@@ -205,10 +206,21 @@ def from_paths(
     if not folders and kinds == {"zip"}:
         return from_zips(files, size or 28, release)
     if not folders and kinds and kinds <= {"pkl", "pickle"}:
-        return from_pickle(files)
+        return _resized(from_pickle(files), size)
     if not folders and len(files) == 1 and kinds <= {"npz", "tar.gz"}:
-        return from_npz(files[0], size) if kinds == {"npz"} else from_cifar100(files[0])
+        return from_npz(files[0], size) if kinds == {"npz"} else _resized(from_cifar100(files[0]), size)
     raise InputError(
         f"no reader fits {listed(paths)}; give folders of class folders, Omniglot's .zip files, .pkl or .pickle files, one .npz, "
         "cifar-100-python.tar.gz, or .csv files with the folder of their images"
     )
+
+
+def _resized(held: Iterator[Class], size: int | None) -> Iterator[Class]:
+    """Classes of images that are decoded already, at the size."""
+    decode = Decode(size, grey=None)
+    for of in held:
+        if size is None or of.pixels.shape[1:3] == (size, size):
+            yield of
+        else:
+            drawn = of.pixels[..., 0] if of.pixels.shape[-1] == 1 else of.pixels
+            yield of._replace(pixels=numpy.stack([decode(f"an image of {of.name}", x) for x in drawn]))

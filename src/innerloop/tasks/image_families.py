@@ -1,7 +1,7 @@
 """Families of N-way K-shot tasks: the classes of one alphabet or superclass, or images that are all changed alike."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -13,7 +13,7 @@ from innerloop.learner import Task
 from innerloop.tasks.changes import Changes
 from innerloop.tasks.families import check_family, related_and_goals
 from innerloop.tasks.images import BLOCK, ImageTasks, chosen, shown_and_asked
-from innerloop.tasks.source import from_blocks, generator_of
+from innerloop.tasks.source import from_blocks, generator_of, kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ class ImageFamilies:
         return f"ImageFamilies({self.tasks!r}, {self.related} related and {self.goals} goals, {of})"
 
 
-@lru_cache(maxsize=16)
+@kept
 def _of_families(families: ImageFamilies, split: str, block: int) -> tuple[Tensor, Tensor]:
     """Numbers of images and turns of a block of tasks: of each family's group, or of any image at all."""
     tasks = families.tasks

@@ -1,8 +1,9 @@
 """N-way K-shot classification: tell N classes apart after K images of each."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Literal, Protocol, Self
 
 import torch
@@ -12,7 +13,7 @@ from innerloop.batches import onto
 from innerloop.errors import InputError, nearest
 from innerloop.images import Images
 from innerloop.learner import Task
-from innerloop.tasks.source import from_blocks, generator_of
+from innerloop.tasks.source import from_blocks, generator_of, kept
 
 BLOCK = 128  # tasks whose images are chosen at once
 
@@ -155,7 +156,9 @@ class ImageTasks:
 
     @cached_property
     def _there(self) -> Tensor:
-        return torch.from_numpy(self.images.pixels[:]).to(self.device)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and is not written to
+            return torch.from_numpy(self.images.pixels[:]).to(self.device)
 
     def __repr__(self) -> str:
         turns = f", turns {self.turns}" if self.turns != "none" else ""
@@ -178,7 +181,7 @@ def shown_and_asked(x: Tensor, shots: int) -> Task:
     return Task(*((part.flatten(1, 2), y.repeat_interleave(part.shape[2], 1)) for part in parts))
 
 
-@lru_cache(maxsize=16)
+@kept
 def chosen(tasks: Drawn, split: str, block: int, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Numbers of images ``[tasks, N, K + Q]`` and quarters that each class is turned by ``[tasks, N]``, of a block of tasks.
 

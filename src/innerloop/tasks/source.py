@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from hashlib import blake2b
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -76,6 +77,26 @@ def from_blocks(block: Callable[[int], Any], size: int, first: int, count: int) 
         parts.append(map_tensors(torch.clone, some(block(b), offset, offset + n)))  # the block is kept for later draws
         number += n
     return join(parts)
+
+
+KEPT = 16
+"""Blocks that are kept of each source."""
+
+
+def kept(made: Callable[..., Any]) -> Callable[..., Any]:
+    """``made(source, …)``, whose last results are kept with the source, and go with it: it may hold a set of images on a GPU."""
+    of_each: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+
+    @wraps(made)
+    def call(source: Any, *rest: Any) -> Any:
+        own = of_each.setdefault(source, {})
+        if rest not in own:
+            if len(own) == KEPT:
+                del own[next(iter(own))]
+            own[rest] = made(source, *rest)
+        return own[rest]
+
+    return call
 
 
 @dataclass(frozen=True, repr=False)
