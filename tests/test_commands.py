@@ -224,6 +224,15 @@ def test_no_claim_stands_beside_other_data(tmp_path: Path, monkeypatch: pytest.M
     own = asdict(of.settings)
     assert of.claimed(own) == of.claimed(own | {"iterations": 3}) == of.claims
     assert of.claimed(own | {"data": "omniglot-release", "split": "omniglot-1200"}) == of.claims, "the code's images, the paper's split"
+    for name, changed in (
+        ("maml/cheetah-direction@rllab", {"dynamics": "v5"}),
+        ("maml/navigation", {"reward": "squared"}),
+        ("maml/navigation", {"horizon": 10}),
+        ("mumomaml/regression-2modes", {"noise": 0.0}),
+    ):
+        other = experiments.catalogue()[name]
+        assert other.claimed(asdict(other.settings)) == other.claims
+        assert other.claimed(asdict(other.settings) | changed) == {}
     sets = experiments.catalogue()["l2f/meta-dataset"]
     assert sets.claimed(json.loads(json.dumps(asdict(sets.settings)))) == sets.claims
     assert sets.claimed(asdict(sets.settings) | {"trained_on": ["birds"]}) == {}

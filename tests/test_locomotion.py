@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from innerloop import InputError
+from innerloop.cli import main
 from innerloop.methods import maltml, maml, pretrained
 from innerloop.models import mlp
 from innerloop.rl import (
@@ -455,5 +456,14 @@ def test_a_robots_run_is_filmed_before_and_after_adaptation_and_others_are_not(t
     film = Image.open(BytesIO(gif))
     assert film.size == (96, 64)
     assert getattr(film, "n_frames", 1) == 2 * 4  # before and after one step
-    with pytest.raises(InputError, match="only robots"):
-        tracks.film(learner_of(Navigation()), Experience(Navigation(), 2))
+    told = Told(world)
+    assert tracks.film(learner_of(told), Experience(told, 2), size=(96, 64), every=3)[:4] == b"GIF8"
+    for other in (Navigation(), Told(Navigation())):
+        with pytest.raises(InputError, match="only robots"):
+            tracks.film(learner_of(other), Experience(other, 2))
+
+
+@pytest.mark.parametrize("name", ["maltml/continual-rl@rllab", "maml/navigation"])
+def test_what_cannot_be_filmed_is_refused_before_it_is_trained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", name, "--quick", "--video"]) == 2
+    assert "has no robot that can be filmed; leave --video out" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Result lines to tables."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +82,9 @@ def test_more_accuracy_is_better(accuracy: float, verdict: str) -> None:
     assert "accuracy, %" in head
     assert f"| 3 | 98.70 ± 0.40 | {accuracy:.2f} ± 0.30 | 1 | {verdict} |" in line
     assert report.markdown([entry, *entries_of(row())]).count("| experiment |") == 2, "a table for each metric"
+    [told] = report.entries(entry.runs, {entry.experiment: replace(catalogue()[entry.experiment], comparable=False)})
+    assert told.verdict == "not comparable", "though the paper's number stands there"
+    assert told.claim == entry.claim
 
 
 def test_a_mean_with_a_diverged_task_is_said_to_be_so(tmp_path: Path) -> None:

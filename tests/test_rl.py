@@ -416,6 +416,18 @@ def test_bootstrapping_takes_a_constant_reward_to_go_on() -> None:
         cut(seen, rewards, alive)
 
 
+@pytest.mark.parametrize("discount", [0.5, 0.9, 0.99])
+def test_rewards_that_stay_what_they_are_are_expected_for_ever(discount: float) -> None:
+    """Each episode shows its own reward, which never changes: no step is better than expected, but where a cut is taken for an end."""
+    own = torch.linspace(-1, 1, 20)[None, :, None]
+    rewards, alive, going = own.expand(1, 20, 100), torch.ones(1, 20, 100, dtype=torch.bool), torch.ones(1, 20, dtype=torch.bool)
+    cut = Returns(discount, normalised=False, bootstrap=True)
+    assert cut(rewards[..., None], rewards, alive, own, going).abs().max() < 1e-3
+    assert replace(cut, bootstrap=False)(rewards[..., None], rewards, alive).abs().max() > 0.3
+    with pytest.raises(InputError, match="bootstrap with a discount of 1 has no end"):
+        Returns(1.0, bootstrap=True)
+
+
 def test_an_episode_that_a_time_limit_cuts_is_bootstrapped_where_it_was_cut() -> None:
     """The same walk, cut after 5 of 12 steps by the world and by the horizon: every advantage is the same."""
     cut = Returns(bootstrap=True, normalised=False)
@@ -823,6 +835,17 @@ def test_an_encoder_of_trajectories_reads_actions_that_are_numbers_as_their_choi
     torch.testing.assert_close(
         encoder(observations, chosen, rewards), encoder(observations, nn.functional.one_hot(chosen, 3).float(), rewards)
     )
+
+
+def test_an_encoder_of_trajectories_stops_where_the_episode_ends() -> None:
+    encoder = OfTrajectory(2 + 1 + 1, 4, generator=torch.Generator().manual_seed(0))
+    seen, acted, rewards = torch.randn(1, 5, 2), torch.randn(1, 5, 1), torch.randn(1, 5)
+    after = lambda t: torch.cat([t, t.new_zeros(1, 7, *t.shape[2:])], 1)
+    alive = after(torch.ones(1, 5, dtype=torch.bool))
+    both = [torch.stack([after(t), torch.randn(1, 12, *t.shape[2:])]) for t in (seen, acted, rewards)]
+    found = torch.func.vmap(encoder)(*both, torch.stack([alive, torch.ones_like(alive)]))
+    torch.testing.assert_close(found[0], encoder(seen, acted, rewards))
+    torch.testing.assert_close(found[1], encoder(*(t[1] for t in both)))
 
 
 def test_weights_of_the_query_loss_count_in_the_trust_region_too() -> None:

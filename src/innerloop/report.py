@@ -78,6 +78,7 @@ class Entry:
     runs: Sequence[Row]
     metric: Metric = MSE
     margin: Mapping[int, float] = field(default_factory=dict)
+    comparable: bool = True
 
     def ours(self, step: int) -> tuple[float, float]:
         """Mean over seeds, and the mean half-width of their 95 % intervals over tasks; step −1 is the last."""
@@ -122,6 +123,8 @@ class Entry:
     def _reached(self) -> str:
         if not self.claim:
             return "no number printed"
+        if not self.comparable:
+            return "not comparable"
         worse = {s: (value - self.ours(s)[0]) if self.metric.higher else (self.ours(s)[0] - value) for s, value in self.claim.items()}
         beyond = [s for s, by in worse.items() if by > 0]
         if not beyond:
@@ -146,7 +149,7 @@ def entries(rows: Iterable[Row], experiments: Mapping[str, Experiment]) -> list[
             claims = runs[0]["claims"].get(case, {}) if of.claimed(runs[0]["settings"]) else {}
             claim = {int(step): value for step, value in claims.items() if int(step) < taken}
             in_order = sorted(runs, key=lambda r: r["settings"]["seed"])
-            listed.append(Entry(name, of.title, changed, case, claim, in_order, of.metric, of.margins.get(case, {})))
+            listed.append(Entry(name, of.title, changed, case, claim, in_order, of.metric, of.margins.get(case, {}), of.comparable))
     return listed
 
 

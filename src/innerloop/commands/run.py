@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import field, make_dataclass, replace
+from typing import Any
 
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes
@@ -10,6 +11,7 @@ from innerloop import experiments, report
 from innerloop.commands.words import out, parse
 from innerloop.errors import InputError
 from innerloop.experiments.experiment import HELD, RESULT, RUN, Experiment, Options, folder_of
+from innerloop.rl import Experience
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -30,8 +32,8 @@ def run(arguments: Sequence[str]) -> None:
             frozen=True,
         )
         given = parse(shape, rest, f"innerloop run {experiment.name}", f"{experiment.title}. {experiment.source}.")
-        if given.options.video and "mujoco" not in experiment.needs:
-            raise InputError(f"{experiment.name} has no robot to film; leave --video out")
+        if given.options.video and not _can_be_filmed(experiment, given.settings):
+            raise InputError(f"{experiment.name} has no robot that can be filmed; leave --video out")
         planned.append((experiment, given.settings, given.options))
     begun = [folder_of(*plan).joinpath(RUN).exists() for plan in planned]
     for there, (experiment, settings, options) in zip(begun, planned, strict=True):
@@ -48,6 +50,13 @@ def run(arguments: Sequence[str]) -> None:
         folder = folder_of(experiment, settings, options)
         files = [RESULT, *gallery.of_run(folder, row), *([gallery.film(folder)] if options.video else [])]
         print(f"{folder}/ has " + ", ".join(files) + ("; --quick only shows that it runs" if options.quick else ""))
+
+
+def _can_be_filmed(experiment: Experiment, settings: Any) -> bool:
+    if "mujoco" not in experiment.needs:
+        return False
+    met = next(iter(experiment.build(settings).cases.values()))
+    return isinstance(met, Experience) and getattr(met.world, "filmed", None) is not None
 
 
 FEW = 5

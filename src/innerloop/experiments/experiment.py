@@ -197,6 +197,7 @@ class Experiment:
         metric: what is scored.
         claims: the paper's numbers: case → step → value.
         margins: the paper's ± of them, where it prints one.
+        comparable: whether the paper says enough of its tasks for ours to be the same.
         watch: iterations between measurements of conflict and landscape, where the experiment is about these.
         engine: in the place of ``auto``, where what that would try to compile takes too long.
         cost: time on two cores.
@@ -211,6 +212,7 @@ class Experiment:
     follows: str
     metric: Metric = MSE
     margins: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    comparable: bool = True
     watch: int = 0
     engine: str = "auto"
     cost: str = "2 min"
@@ -228,8 +230,11 @@ class Experiment:
         return sorted(name for name in named if about(name).get("missing") == "drop")
 
 
-DATA = ("data", "split", "size", "trained_on", "prefix")
-"""Settings that say what images a run is of."""
+IMAGES = ("data", "split", "size", "trained_on", "prefix")
+CURVES = ("modes", "waves", "noise")
+WORLDS = ("robot", "goal", "dynamics", "horizon", "reward", "bound", "scaled", "stop", "spread")
+DATA = (*IMAGES, *CURVES, *WORLDS)
+"""Settings that say what a run's tasks are."""
 ALIKE = ({"omniglot", "omniglot-release"}, {"omniglot-release", "omniglot-1200"})
 """Sets, and splits, of which one is the paper's and the other its code's."""
 

@@ -87,7 +87,7 @@ def _lstm(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class OfTrajectory(nn.Module):
-    """A policy's first trajectory read by a GRU: observation, action and reward of each time step; the last state is the embedding.
+    """A policy's first trajectory read by a GRU: observation, action and reward of each time step. Its state at the end is the embedding.
 
     Args:
         inputs: numbers of an observation, of an action (how many there are, where they are discrete) and 1 for the reward, together.
@@ -105,12 +105,16 @@ class OfTrajectory(nn.Module):
         self.size = hidden
         self.reader = _Reader(inputs, hidden, "gru", generator)
 
-    def forward(self, observations: Tensor, actions: Tensor, rewards: Tensor, *others: Tensor) -> Tensor:
+    def forward(self, observations: Tensor, actions: Tensor, rewards: Tensor, alive: Tensor | None = None, *others: Tensor) -> Tensor:
         seen, acted = observations[0], actions[0]
         if acted.ndim < seen.ndim:  # numbers of actions; by comparison, as one_hot reads values
             known = self.reader.of_point.in_features - seen.shape[-1] - 1
             acted = (acted.unsqueeze(-1) == torch.arange(known, device=seen.device)).to(seen)
-        return self.reader(torch.cat([seen, acted, rewards[0].unsqueeze(-1)], -1))[-1]
+        states = self.reader(torch.cat([seen, acted, rewards[0].unsqueeze(-1)], -1))
+        if alive is None:
+            return states[-1]
+        steps = torch.arange(len(states), device=states.device)
+        return (states * (steps == alive[0].sum() - 1).unsqueeze(-1)).sum(0)  # by comparison, as an index cannot differ between tasks
 
 
 class OfImages(nn.Module):

@@ -43,6 +43,8 @@ class Returns:
     def __post_init__(self) -> None:
         if not (0 <= self.discount <= 1 and 0 <= self.trace <= 1):
             raise InputError(f"discount is {self.discount} and trace {self.trace}; both must be from 0 to 1")
+        if self.bootstrap and self.discount == 1:
+            raise InputError("bootstrap with a discount of 1 has no end to what comes after; take a discount below 1")
         if self.baseline not in ("linear", "none") or (self.bootstrap and self.baseline == "none"):
             raise InputError(f"baseline is {self.baseline!r} with bootstrap {self.bootstrap}; give 'linear', or 'none' without bootstrap")
 
@@ -66,13 +68,11 @@ class Returns:
             if self.bootstrap:
                 if last is None or going is None:
                     raise InputError("bootstrap needs what came after the last step; give last and going")
-                n, own = alive.sum(-1, keepdim=True), reward
-                late = features(last.where(going.unsqueeze(-1), 0).unsqueeze(2), n)
-                # What the fit expects there would change the returns that it is fitted to: fit once more.
-                for _ in range(2):
-                    beyond = (late @ weights[:, None]).squeeze(-1) * going.unsqueeze(-1)
-                    reward = own.scatter_add(-1, n - 1, self.discount * beyond)
-                    weights = fitted(seen, discounted(reward, self.discount), alive)
+                n = alive.sum(-1, keepdim=True)
+                late = features(last.where(going.unsqueeze(-1), 0).unsqueeze(2), n) * going[..., None, None]
+                ahead = n - torch.arange(alive.shape[-1], device=n.device)
+                weights = fitted(seen, discounted(reward, self.discount), alive, self.discount ** ahead.clamp(min=0).unsqueeze(-1) * late)
+                reward = reward.scatter_add(-1, n - 1, self.discount * (late @ weights[:, None]).squeeze(-1))
             expected = (seen @ weights[:, None]).squeeze(-1) * taken
         following = torch.cat([expected[..., 1:], torch.zeros_like(expected[..., :1])], -1)
         surprise = (reward + self.discount * following - expected) * taken
@@ -113,15 +113,21 @@ def features(observations: Tensor, first: int | Tensor = 0) -> Tensor:
 RIDGE = 1e-5
 
 
-def fitted(of: Tensor, returns: Tensor, alive: Tensor) -> Tensor:
+def fitted(of: Tensor, returns: Tensor, alive: Tensor, beyond: Tensor | None = None) -> Tensor:
     """Weights of the linear baseline of each task, argmin_w Σ (w · f_t − R_t)² + 10⁻⁵ |w|², ``[tasks, features, 1]``.
+
+    What comes after a cut is worth what the baseline says of it, so that R_t has w · g_t added: then w is
+    the one that is fitted to what it makes of the returns itself.
 
     Args:
         of: what ``features`` gives, ``[tasks, K, T, features]``.
         returns: R, ``[tasks, K, T]``.
         alive: which steps count, ``[tasks, K, T]``.
+        beyond: g, ``[tasks, K, T, features]``.
     """
     kept = alive.double().flatten(1).unsqueeze(-1)
     f, r = of.flatten(1, 2) * kept, returns.double().flatten(1).unsqueeze(-1) * kept
     square = f.mT @ f + RIDGE * torch.eye(f.shape[-1], dtype=f.dtype, device=f.device)
+    if beyond is not None:
+        square = square - f.mT @ (beyond.flatten(1, 2) * kept)
     return torch.linalg.solve(square, f.mT @ r)  # and not lstsq, which gives other last digits from call to call

@@ -1,7 +1,7 @@
 """Worlds: distributions of Markov decision processes, many of which run side by side in tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal, Protocol
 
@@ -202,6 +202,12 @@ class Around:
 
     def identity(self, tasks: Tensor) -> Tensor:
         return self.world.identity(tasks)
+
+    @property
+    def filmed(self) -> Any:
+        """How the world around which this one is makes itself filmed, where it does."""
+        inner = getattr(self.world, "filmed", None)
+        return inner and (lambda *how: replace(self, world=inner(*how)))  # type: ignore[type-var]
 
     def begin(self, tasks: Tensor, trajectories: int, generators: Sequence[torch.Generator]) -> Episodes:
         return self.world.begin(tasks, trajectories, generators)
