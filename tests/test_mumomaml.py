@@ -11,7 +11,7 @@ from conftest import EAGER, built, differences, image_net, image_tasks, of_two_p
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop import InputError, Learner, Task, experiments, gallery, meta_loss
+from innerloop import InputError, Learner, Task, analysis, experiments, gallery, meta_loss
 from innerloop.batches import map_tensors, one, some
 from innerloop.engine import Plan, meta_gradient
 from innerloop.experiments.experiment import Options
@@ -129,7 +129,7 @@ def test_an_encoder_that_is_frozen_as_a_whole_still_tells_of_tasks() -> None:
     net = il.with_film(il.mlp(1, 8, 1))
     learner = il.mumomaml(net, il.mse(net), encoder=OfFeatures().requires_grad_(False), size=3)
     assert not [name for name in learner.prior if name.startswith("encoder")]
-    assert il.analysis.embeddings(learner, il.Sinusoids(), 4).shape == (4, 3)
+    assert analysis.embeddings(learner, il.Sinusoids(), 4).shape == (4, 3)
 
 
 class OfFeatures(nn.Module):
@@ -323,8 +323,9 @@ def test_sets_of_images_are_modes_of_one_distribution(variant: str, sets: Path) 
 @pytest.mark.parametrize(("norm", "scale"), [("transductive", "weight"), ("shift", "scale"), ("none", "scale")])
 def test_omniglots_network_is_modulated_behind_the_normalisation_that_is_asked_for(norm: Any, scale: str) -> None:
     [experiment] = experiments.find("mumomaml/omniglot-5w1s")
-    assert experiment.settings.norm == "transductive", "what a result line tells is what is run"
-    learner = experiment.build(replace(experiment.settings, norm=norm, filters=4)).learner
+    settings: Any = experiment.settings
+    assert settings.norm == "transductive", "what a result line tells is what is run"
+    learner = experiment.build(replace(settings, norm=norm, filters=4)).learner
     layer = "conv" if norm == "none" else "norm"
     assert {f"net.block{k}.{layer}.{scale}" for k in (1, 2, 3, 4)} <= learner.prior.keys()
     assert {name.removesuffix(".0.weight") for name in learner.prior if name.startswith("head.") and name.endswith(".0.weight")} == {

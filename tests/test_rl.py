@@ -276,6 +276,22 @@ def small(**how: object) -> Navigation:
     return Navigation(**({"horizon": 8, "starts": 0.3} | how))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("method", ["maml", "mumomaml"])
+def test_a_task_in_hand_is_met_and_adapted_to(method: str) -> None:
+    learner = policies(small(), method, 2)
+    goal = torch.tensor([0.4, -0.2, 0.1, 0.2, 0.0], dtype=F64)
+    met = Experience(small(), trajectories=5, preparing=1 if method == "mumomaml" else None).meet(learner, goal)
+    assert len(met.support) == len(learner.steps)
+    for point, rollouts in zip(learner.adapt(learner.prior, met.support), (*met.support, met.query), strict=True):
+        seen = rollouts.observations
+        torch.testing.assert_close(seen[:, 0], goal[2:4].expand_as(seen[:, 0]))
+        walked = (seen[:, 1:] - goal[:2]).norm(dim=-1) * rollouts.alive[:, 1:]
+        torch.testing.assert_close(-rollouts.rewards[:, :-1] * rollouts.alive[:, 1:], walked)
+        assert learner.model is not None
+        log_prob = learner.model(point, seen).log_prob(rollouts.actions) * rollouts.alive
+        torch.testing.assert_close(log_prob, rollouts.log_prob, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("method", ["maml", "l2f", "rates", "mumomaml"])
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_replaying_what_was_sampled_gives_the_same_path(method: str, steps: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from innerloop.batches import one
 from innerloop.engine import keep_freed_memory, traced
 from innerloop.errors import Diverged, InputError
 from innerloop.learner import Learner, Task
@@ -238,6 +239,26 @@ class Experience:
             with torch.no_grad():
                 params = vmap(step)(params, support[-1])
         return Task(support, self._collected(learner, params, tasks, self.trajectories, keys, len(support)))
+
+    def meet(self, learner: Learner, task: Tensor, seed: int = 0) -> Task:
+        """Meet one task that is in hand: rollouts for each step as support, and by what the learner has adapted to as query.
+
+        Args:
+            learner: of a policy; it stays as it is.
+            task: a row as ``world.tasks(…)`` has them, or as one's own environment is set to.
+            seed: of all that is random in the rollouts.
+
+        >>> from innerloop.methods import maml
+        >>> from innerloop.rl import Navigation, gaussian_mlp, judged, score
+        >>> policy = gaussian_mlp(2, 8, 2)
+        >>> learner = judged(maml(policy, score(policy), steps=1, rate=0.1), policy)
+        >>> met = Experience(Navigation(horizon=5), trajectories=3).meet(learner, Navigation().tasks("test", 0, 1)[0])
+        >>> there = learner.adapt(learner.prior, met.support)[-1]
+        >>> met.query.rewards.shape, learner.model(there, torch.zeros(2)).mean.shape
+        (torch.Size([3, 5]), torch.Size([2]))
+        """
+        shared = {name: p.unsqueeze(0) for name, p in learner.prior.items()}
+        return one(self.follow(learner, shared, task.unsqueeze(0), [(seed, "in hand", 0)]), 0)
 
     def points(self, learner: Learner, tasks: Task) -> list[Rollouts]:
         """The rollouts of gathered tasks before the first step that counts, and after each of them."""
