@@ -365,6 +365,8 @@ def test_runs_are_compared_over_the_seeds_that_both_have(runs: Path, tmp_path: P
     code, _, err = said(["compare", str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "c")], capsys)
     assert code == 2
     assert "c has no seed that" in err
+    code, out, _ = said(["compare", *(str(tmp_path / run) for run in ("a/seed0", "a/seed1", "c/seed2"))], capsys)
+    assert (code, out.count("| 0.00 ± 0.00 | +0.00 |")) == (0, 6), "runs by name are compared whatever their seeds"
     assert "seed2 and seed0, seed1; run the same ones" in err
 
 

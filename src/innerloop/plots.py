@@ -264,7 +264,7 @@ def _fitted(columns: Mapping[str, Sequence[Fit]], title: str, rows: int) -> Figu
         for row in range(rows):
             panel, support = panels[row][column], one(shown, row).support
             given_x, given_y = getattr(support, "batch", support)
-            panel.plot(x, source.curve(source.coefficients("test", row, 1)[0], x), color="#c0392b", lw=1.4, label="the curve")
+            panel.plot(x, source.curve(source.coefficients("test", row, 1)[0], x), color="black", lw=1.2, ls="--", label="the curve")
             for line in lines:
                 assert line.learner.model is not None, "a learner of a network has its model"
                 with torch.no_grad():

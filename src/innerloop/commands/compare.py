@@ -38,8 +38,11 @@ def compare_(given: Compare) -> None:
 
 def _compared(given: Compare) -> Iterator[object]:
     """Two runs' difference in each case, or all runs beside each other."""
-    if len(given.others) > 1 or not all((folder / SCORES).exists() for folder in (given.first, *given.others)):
-        runs = {str(folder): _scores_by_seed(folder) for folder in (given.first, *given.others)}
+    folders = (given.first, *given.others)
+    alone = all((folder / SCORES).exists() for folder in folders)
+    if len(given.others) > 1 or not alone:
+        # Runs that are named one by one are compared, whatever their seeds are.
+        runs = {str(folder): {"": _scores(folder)} if alone else _scores_by_seed(folder) for folder in folders}
         every = [scores for run in runs.values() for scores in run.values()]
         for case in _shared(every):
             yield report.comparison(case, {name: {seed: scores[case] for seed, scores in run.items()} for name, run in runs.items()})
