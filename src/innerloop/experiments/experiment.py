@@ -18,6 +18,7 @@ from innerloop.environment import environment, peak_memory_mb
 from innerloop.errors import InputError, nearest
 from innerloop.evaluate import Scores, evaluate, trained_prior, tune
 from innerloop.images import about
+from innerloop.images.fetch import built
 from innerloop.learner import Learner
 from innerloop.losses import accuracy
 from innerloop.outer import CHECKPOINT, Row, adam
@@ -226,7 +227,7 @@ class Experiment:
 
     def lacking(self, settings: Row) -> list[str]:
         """The sets of images of a run of these settings that are here a part of what they are named after."""
-        named = {settings[name] for name in ("data",) if name in settings} | {*self.needs}
+        named = {settings.get("data"), *self.needs} & {*built()}
         return sorted(name for name in named if about(name).get("missing") == "drop")
 
 
