@@ -280,7 +280,7 @@ def small(**how: object) -> Navigation:
 def test_a_task_in_hand_is_met_and_adapted_to(method: str) -> None:
     learner = policies(small(), method, 2)
     goal = torch.tensor([0.4, -0.2, 0.1, 0.2, 0.0], dtype=F64)
-    met = Experience(small(), trajectories=5, preparing=1 if method == "mumomaml" else None).meet(learner, goal)
+    met = Experience(small(), trajectories=5, preparing=1 if method == "mumomaml" else None).meet(learner, goal.float())
     assert len(met.support) == len(learner.steps)
     for point, rollouts in zip(learner.adapt(learner.prior, met.support), (*met.support, met.query), strict=True):
         seen = rollouts.observations

@@ -8,7 +8,7 @@ from torch.fx import GraphModule, Node
 aten = torch.ops.aten
 
 COLUMNS = 12
-"""From so many columns on, a product is as fast as its transpose (MKL, AMD's processors of two generations)."""
+"""From so many columns on, a product is as fast as its transpose (MKL on an AMD processor with AVX-512)."""
 
 ROWS = 20
 """Fewer rows are not worth a copy of what comes out."""

@@ -258,7 +258,8 @@ class Experience:
         (torch.Size([3, 5]), torch.Size([2]))
         """
         shared = {name: p.unsqueeze(0) for name, p in learner.prior.items()}
-        return one(self.follow(learner, shared, task.unsqueeze(0), [(seed, "in hand", 0)]), 0)
+        row = torch.as_tensor(task).to(next(iter(shared.values()))).unsqueeze(0)
+        return one(self.follow(learner, shared, row, [(seed, "in hand", 0)]), 0)
 
     def points(self, learner: Learner, tasks: Task) -> list[Rollouts]:
         """The rollouts of gathered tasks before the first step that counts, and after each of them."""
