@@ -42,6 +42,14 @@ def test_a_turned_product_is_the_same_and_lies_the_same(tasks: tuple[int, ...], 
         assert found.stride() == wanted.stride()
 
 
+def test_a_graph_stays_as_it_is_and_is_turned_again() -> None:
+    """As where one graph is built for tensors of two layouts."""
+    graph = make_fx(torch.bmm, tracing_mode="fake")(torch.randn(TASKS, 30, 8), torch.randn(TASKS, 8, 5))
+    for _ in range(2):
+        assert products(turned(graph)) == [(TASKS, 5, 30)]
+    assert products(graph) == [(TASKS, 30, 5)]
+
+
 def test_what_is_compiled_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 aten = torch.ops.aten
 
@@ -25,12 +25,13 @@ def turned(graph: GraphModule) -> GraphModule:
     >>> graph(torch.ones(40, 8), torch.ones(8, 3)).shape
     torch.Size([40, 3])
     """
+    nodes = Graph()
+    nodes.output(nodes.graph_copy(graph.graph, {}))
     for product in (aten.bmm.default, aten.mm.default):
-        for node in graph.graph.find_nodes(op="call_function", target=product):
+        for node in nodes.find_nodes(op="call_function", target=product):
             if _narrow(node):
-                _turn(graph, node)
-    graph.recompile()
-    return graph
+                _turn(nodes, node)
+    return GraphModule(graph, nodes)
 
 
 def _narrow(node: Node) -> bool:
@@ -41,8 +42,7 @@ def _narrow(node: Node) -> bool:
     return a.device.type == "cpu" and columns < COLUMNS and rows >= ROWS and not (a_vector or dots)
 
 
-def _turn(graph: GraphModule, node: Node) -> None:
-    nodes = graph.graph
+def _turn(nodes: Graph, node: Node) -> None:
     with nodes.inserting_before(node):
 
         def call(target: Any, *args: Any, **how: Any) -> Node:

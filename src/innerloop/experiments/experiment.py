@@ -231,11 +231,12 @@ class Experiment:
         return sorted(name for name in named if about(name).get("missing") == "drop")
 
 
-IMAGES = ("data", "split", "size", "trained_on", "prefix")
-CURVES = ("modes", "waves", "noise")
-WORLDS = ("robot", "goal", "dynamics", "horizon", "reward", "bound", "scaled", "stop", "spread")
-DATA = (*IMAGES, *CURVES, *WORLDS)
-"""Settings that say what a run's tasks are."""
+DATA = (
+    *("data", "split", "size", "trained_on", "prefix"),
+    *("modes", "waves", "noise"),
+    *("robot", "goal", "dynamics", "horizon", "reward", "bound", "scaled", "stop", "spread"),
+)
+"""Settings that say what a run's tasks are: of images, of curves, of worlds."""
 ALIKE = ({"omniglot", "omniglot-release"}, {"omniglot-release", "omniglot-1200"})
 """Sets, and splits, of which one is the paper's and the other its code's."""
 

@@ -114,7 +114,7 @@ def _parts(images: Images, name: str, split: str | Split) -> dict[str, list[int]
     return classes_of(images, split, about(name).get("missing", "error"))
 
 
-def in_colour(name: str, size: int, channels: int = 3, colours: str = "imagenet", **how: Any) -> ImageTasks:
+def in_colour(name: str, size: int, colours: Colours, channels: int = 3, **how: Any) -> ImageTasks:
     """A set's tasks by the split that it was built with; grey is shown in each channel.
 
     Raises:

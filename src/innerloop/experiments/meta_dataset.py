@@ -72,7 +72,7 @@ class MetaDataset(Settings):
 
 def opened(settings: MetaDataset, name: str) -> ImageTasks:
     """One set, by the split that it was built with."""
-    return in_colour(settings.prefix + name, settings.size, colours=settings.colours, ways=1, queries=1, seed=settings.seed)
+    return in_colour(settings.prefix + name, settings.size, settings.colours, ways=1, queries=1, seed=settings.seed)
 
 
 def mixed(settings: MetaDataset, names: Sequence[str]) -> Deferred:

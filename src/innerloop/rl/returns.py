@@ -64,8 +64,9 @@ class Returns:
         expected = torch.zeros_like(reward)
         if self.baseline == "linear":
             seen = features(observations)
-            weights = fitted(seen, discounted(reward, self.discount), alive)
-            if self.bootstrap:
+            if not self.bootstrap:
+                weights = fitted(seen, discounted(reward, self.discount), alive)
+            else:
                 if last is None or going is None:
                     raise InputError("bootstrap needs what came after the last step; give last and going")
                 n = alive.sum(-1, keepdim=True)
