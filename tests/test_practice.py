@@ -16,9 +16,9 @@ import innerloop as il
 from innerloop import InputError, experiments
 from innerloop.cli import main
 from innerloop.engine import meta_gradient
-from innerloop.experiments.experiment import prior_of, trial_of
+from innerloop.experiments.experiment import Options, prior_of, trial_of
 from innerloop.experiments.practice import PolicyTrial, Practice, policy_of
-from innerloop.rl import Navigation
+from innerloop.rl import Navigation, trpo
 
 POLICIES = {name: e for name, e in experiments.catalogue().items() if e.metric.name == "return"}
 AT_HAND = [name for name, e in POLICIES.items() if not e.needs]
@@ -79,7 +79,7 @@ def test_second_derivatives_can_be_left_out_of_every_method(name: str) -> None:
 @pytest.mark.parametrize("name", AT_HAND)
 def test_promp_trains_every_method_but_families(name: str) -> None:
     settings = replace(POLICIES[name].settings.quick(), outer="promp")
-    if "families" in name and "oracle" not in name:
+    if "families" in name:
         with pytest.raises(InputError, match="promp, which is not of families; trpo or adam would do"):
             POLICIES[name].build(settings)
         return
@@ -154,7 +154,60 @@ def test_products_of_the_curvature_are_as_rough_as_asked_for(runs: Path, tmp_pat
     exact, rough = (load_file(out / "maml/navigation/seed0" / "prior.safetensors") for out in (runs, tmp_path))
     assert any(not torch.equal(exact[name], p) for name, p in rough.items())
     assert main([*asked, "--overwrite", "--outer", "adam"]) == 2
-    assert "precision is of trpo's curvature, and the outer step is adam" in capsys.readouterr().err
+    assert "precision is of outer trpo, and outer is adam; leave it out" in capsys.readouterr().err
+
+
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "trace": ({}, {"trace": 0.9}),
+    "bootstrap": ({}, {"bootstrap": True}),
+    "normalised": ({}, {"normalised": False}),
+    "credit": ({"normalised": False}, {"credit": True}),
+    "dice_weight": ({"estimator": "dice"}, {"dice_weight": 0.0}),
+    "ratio_bound": ({"outer": "promp", "rate": 1.0}, {"ratio_bound": 0.01}),
+    "inner_kl": ({"outer": "promp", "rate": 1.0}, {"inner_kl": 10.0}),
+}
+"""What each option is tried on, and a value that must matter there."""
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_of_estimators_and_returns_changes_what_is_learned(name: str) -> None:
+    base, change = OPTIONS[name]
+    small = replace(POLICIES["maml/navigation"].settings.quick(), **base)
+    without, given = (POLICIES["maml/navigation"].build(replace(small, **more)) for more in ({}, change))
+
+    def gradient(trial: PolicyTrial) -> Any:
+        # away from the prior that acted, where ratios are not 1
+        learner = trial.learner
+        met = trial.tasks.gather(learner, learner.prior, "train", 0, 2)
+        return meta_gradient(learner)({part: 1.1 * p for part, p in learner.prior.items()}, met)[0]
+
+    a, b = gradient(without), gradient(given)
+    assert any(not torch.allclose(a[part], b[part], rtol=1e-4) for part in a)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dice_weight": 0.5}, "dice_weight is of estimator dice, and estimator is score; leave it out"),
+        ({"outer_rate": 0.01}, "outer_rate is of outer adam or promp, and outer is trpo"),
+        ({"inner_kl": 0.1, "outer": "adam"}, "inner_kl is of outer promp, and outer is adam"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    settings = replace(POLICIES["maml/navigation"].settings.quick(), **given)
+    with pytest.raises(InputError, match=message):
+        experiments.run(POLICIES["maml/navigation"], settings, Options(out=tmp_path, progress=False))
+
+
+def test_e_maml_trains_and_families_refuse_it() -> None:
+    settings = replace(POLICIES["maml/navigation"].settings.quick(), credit=True, normalised=False)
+    trial = POLICIES["maml/navigation"].build(settings)
+    met = trial.tasks.gather(trial.learner, trial.learner.prior, "train", 0, 2)
+    there, did = trpo(trial.learner, limit=0.01)(trial.learner.prior, met)
+    assert did.moved > 0
+    assert there.keys() == trial.learner.prior.keys()
+    with pytest.raises(InputError, match="E-MAML's term, is not of families"):
+        POLICIES["maltml/navigation-families"].build(replace(POLICIES["maltml/navigation-families"].settings.quick(), credit=True))
 
 
 def test_families_are_scored_again_by_as_many_meta_steps_and_as_many_steps(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +218,14 @@ def test_families_are_scored_again_by_as_many_meta_steps_and_as_many_steps(runs:
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     means = [float(row[1]) for row in rows if row and row[0].isdigit() and len(row) > 3]
     assert means == pytest.approx(case["mean"], abs=1e-3)
+
+
+def test_the_oracle_of_families_is_asked_of_the_same_goals_as_the_others(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours, oracle = (runs / f"maltml/navigation-families{at}/seed0" for at in ("", "@oracle"))
+    assert main(["compare", str(ours), str(oracle)]) == 0
+    table = capsys.readouterr().out
+    assert "(4 tasks)" in table
+    assert "rectangles" in table
 
 
 def test_what_cannot_be_done_with_a_policy_is_said(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

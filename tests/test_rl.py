@@ -725,7 +725,7 @@ def test_replaying_a_family_gives_the_familys_prior_and_no_meta_step_gives_the_b
     there, did = region(over.prior, families)
     assert did.after < did.before
     assert there["net.mean.0.weight"].shape == over.prior["net.mean.0.weight"].shape
-    assert evaluate_policy(over, met, steps=2, n_tasks=2).values.shape == (4, 3)
+    assert evaluate_policy(over, met, steps=2, n_tasks=2).values.shape == (2, 3)
 
 
 def test_a_gradient_through_three_levels_of_policies_is_right() -> None:
@@ -892,6 +892,22 @@ def test_scores_of_policies_tell_worlds_and_families_apart_but_not_what_an_oracl
     met = Experience(Rectangles(small()), 2)
     families = [evaluate_policy(maltml(learner), FamilyExperience(met, learner, k, 1), n_tasks=2).tasks for k in (1, 2)]
     assert families[0] != families[1]
+    told, own = (FamilyExperience(Experience(Rectangles(world), 2), learner, 1, 1) for world in (Told(small()), small()))
+    kept = maltml(learner, 0)
+    oracle = pretrained(policy, ratio(policy))
+    told = replace(told, base=oracle)
+    assert evaluate_policy(maltml(oracle, 0), told, n_tasks=2).tasks == evaluate_policy(kept, own, n_tasks=2).tasks
+
+
+def test_a_family_scores_the_mean_over_its_goals() -> None:
+    learner = learner_for()
+    over, met = maltml(learner), FamilyExperience(Experience(Rectangles(small()), 3), learner, related=2, goals=3)
+    scores = evaluate_policy(over, met, n_tasks=5, together=2)
+    drawn = met.gather(over, over.prior, "test", 0, 5).query
+    before, after = drawn.support[0], drawn.query
+    expected = torch.stack([total(rollouts).mean(1) for rollouts in (before, after)], 1)
+    assert expected.shape == (5, 2)
+    torch.testing.assert_close(scores.values, expected)
 
 
 def test_a_run_in_a_world_of_ones_own_goes_on(tmp_path: Path) -> None:

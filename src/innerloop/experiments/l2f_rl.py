@@ -10,7 +10,7 @@ from torch import nn
 from innerloop.experiments.experiment import Experiment
 from innerloop.experiments.maml_locomotion import Run, on_the_ground
 from innerloop.experiments.maml_navigation import Walk, plane
-from innerloop.experiments.practice import ESTIMATORS, RETURN, PolicyTrial, Practice, by_maml, policy_of, trial
+from innerloop.experiments.practice import RETURN, PolicyTrial, Practice, by_maml, inner_loss, policy_of, trial
 from innerloop.learner import Learner
 from innerloop.methods import attenuated, maml, mumomaml, per_step_rates
 from innerloop.models import OfTrajectory, with_film
@@ -43,7 +43,7 @@ WEIGHTS = ["net", "-net.log_sd"]
 def by_l2f(settings: Practice, world: World, of: Mapping[str, World], again: bool = False) -> PolicyTrial:
     """L2F: the first rollouts' policy gradient tells what to forget, and adaptation begins with rollouts of what is left."""
     policy = policy_of(settings, world)
-    loss = ESTIMATORS[settings.estimator](policy)
+    loss = inner_loss(settings, policy)
 
     def build(steps: int, rate: Any) -> Learner:
         inner = maml(policy, loss, steps, rate, first_order=settings.first_order)
@@ -55,7 +55,7 @@ def by_l2f(settings: Practice, world: World, of: Mapping[str, World], again: boo
 def by_rates(settings: Practice, world: World, of: Mapping[str, World]) -> PolicyTrial:
     """MAML++'s learned rates for each tensor and step; those of the last step go on at test."""
     policy = policy_of(settings, world)
-    loss = ESTIMATORS[settings.estimator](policy)
+    loss = inner_loss(settings, policy)
 
     def build(steps: int, rate: Any) -> Learner:
         return per_step_rates(policy, loss, settings.steps, settings.rate, first_order=settings.first_order).taking(steps)
@@ -66,7 +66,7 @@ def by_rates(settings: Practice, world: World, of: Mapping[str, World]) -> Polic
 def by_mumomaml(settings: Practice, world: World, of: Mapping[str, World], hidden: int = 8) -> PolicyTrial:
     """MuMoMAML: one trajectory of the unmodulated policy tells how the policy's layers are scaled and shifted."""
     policy: nn.Module = with_film(policy_of(settings, world))
-    loss = ESTIMATORS[settings.estimator](policy)
+    loss = inner_loss(settings, policy)
 
     def build(steps: int, rate: Any) -> Learner:
         encoder = OfTrajectory(world.observations + world.actions + 1, hidden, generator_of(settings.seed, "encoder"))

@@ -10,11 +10,11 @@ from innerloop.experiments.experiment import Experiment
 from innerloop.experiments.few_task import SOURCE
 from innerloop.experiments.maml_locomotion import Run, ground
 from innerloop.experiments.maml_navigation import Walk, plane
-from innerloop.experiments.practice import ESTIMATORS, RETURN, Nonlinearity, PolicyTrial, Practice, by_oracle, experience, policy_of, rates
+from innerloop.experiments.practice import RETURN, Nonlinearity, PolicyTrial, Practice, experience, inner_loss, policy_of, rates
 from innerloop.learner import Learner
-from innerloop.methods import maltml, maml
+from innerloop.methods import maltml, maml, pretrained
 from innerloop.params import Params
-from innerloop.rl import Drifting, FamilyExperience, Rectangles, judged
+from innerloop.rl import Drifting, FamilyExperience, Navigation, Rectangles, Told, judged
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,21 @@ class FewRuns(Few, Run):
         return replace(super().quick(), steps=2)
 
 
-def _trial(settings: Any, world: Any, asked: Any, families: bool, case: str) -> PolicyTrial:
+def _trial(settings: Any, world: Any, asked: Any, families: bool, case: str, adapts: bool = True) -> PolicyTrial:
     if settings.outer == "promp":
         raise InputError("outer is promp, which is not of families; trpo or adam would do")
+    if settings.credit:
+        raise InputError("credit, E-MAML's term, is not of families; leave it out")
     policy = policy_of(settings, world)
-    loss = ESTIMATORS[settings.estimator](policy)
-    inner: Callable[[int, Any], Learner] = lambda k, rate: maml(policy, loss, k, rate, first_order=settings.first_order)  # noqa: E731
-    base = judged(inner(settings.steps, settings.rate), policy)
-    meant = judged(inner(max(settings.test_steps, 1), rates(settings, settings.rate)), policy)
-    over = maltml(base, settings.meta_steps, settings.meta_rate)
+    loss = inner_loss(settings, policy)
+
+    def inner(steps: int, rate: Any) -> Learner:
+        how = maml(policy, loss, steps, rate, first_order=settings.first_order) if adapts else pretrained(policy, loss)
+        return judged(how, policy)
+
+    base = inner(settings.steps, settings.rate)
+    meant = inner(max(settings.test_steps, 1), rates(settings, settings.rate))
+    over = maltml(base, settings.meta_steps if adapts else 0, settings.meta_rate)
 
     def scored(prior: Params, rate: float) -> Learner:
         return replace(over, prior=prior)
@@ -87,14 +93,13 @@ def by_maltml(settings: FewWalks, families: bool = True) -> PolicyTrial:
 
 
 def told(settings: FewWalks) -> PolicyTrial:
-    """A policy that sees the goal."""
-    own, asked = _rectangles(settings)
-    return by_oracle(settings, own, {"rectangles": asked})
+    """A policy that sees the goal, asked of the same goals as the others."""
+    return _trial(settings, *_rectangles(settings, Told), families=False, case="rectangles", adapts=False)
 
 
-def _rectangles(settings: FewWalks) -> tuple[Rectangles, Rectangles]:
+def _rectangles(settings: FewWalks, shown: Callable[[Navigation], Any] = lambda plain: plain) -> tuple[Rectangles, Rectangles]:
     """Families of training, and those that are asked."""
-    own, asked = (Rectangles(plane(settings, seed=seed)) for seed in (settings.seed, 0))
+    own, asked = (Rectangles(shown(plane(settings, seed=seed))) for seed in (settings.seed, 0))
     return own, asked
 
 

@@ -22,6 +22,7 @@ from innerloop.rl import (
     Returns,
     Told,
     World,
+    e_maml,
     evaluate_policy,
     gaussian_mlp,
     judged,
@@ -39,7 +40,6 @@ RETURN = Metric("return", higher=True)
 Estimator = Literal["score", "ratio", "dice"]
 Nonlinearity = Literal["relu", "tanh"]
 NONLINEARITIES: dict[Nonlinearity, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
-ESTIMATORS: dict[str, Callable[[nn.Module], Loss]] = {"score": score, "ratio": ratio, "dice": loaded_dice}
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class Practice(Budget):
     """factor of the inner rate from the second step on, at test"""
     estimator: Estimator = "score"
     """inner loss: score (MAML's), ratio (low variance) or dice (unbiased)"""
+    dice_weight: float = 1.0
+    """λ of dice: 1 without bias, 0 of low variance"""
+    credit: bool = False
+    """E-MAML's term: rollouts before a step are credited with the return after it"""
     first_order: bool = False
     """leave second derivatives out"""
     hidden: tuple[int, ...] = (100, 100)
@@ -75,6 +79,12 @@ class Practice(Budget):
     """of the policy's hidden layers"""
     discount: float = 0.99
     """γ of returns"""
+    trace: float = 1.0
+    """λ of generalised advantage estimation"""
+    bootstrap: bool = False
+    """take an episode that is cut at the horizon to go on as the baseline expects"""
+    normalised: bool = True
+    """make advantages of a task of mean 0 and deviation 1; E-MAML's term is in units of rewards, as they are without"""
     outer: Literal["trpo", "adam", "promp"] = "trpo"
     """outer step"""
     limit: float = 0.01
@@ -85,6 +95,10 @@ class Practice(Budget):
     """float32, tf32 or bfloat16: of the products of trpo's curvature, and of nothing else"""
     outer_rate: float = 1e-3
     """of adam and promp"""
+    ratio_bound: float = 0.3
+    """of promp: how far a ratio of probabilities counts"""
+    inner_kl: float = 5e-4
+    """of promp: price of the KL that inner steps move by"""
     best: bool = True
     """keep the prior with the best return after adaptation in training, not the last one"""
 
@@ -107,12 +121,11 @@ class PolicyTrial(Trial):
         """The learner with its prior trained, as ``train_policy`` does it.
 
         Raises:
-            InputError: an option is given that training of policies, or its outer step, has no use for.
+            InputError: an option is given that training of policies, its estimator or its outer step has no use for.
         """
         if options.watch or options.chunk:
             raise InputError("watch and chunk are of learners with data, not of policies; leave them out")
-        if settings.outer != "trpo" and settings.precision != "float32":
-            raise InputError(f"precision is of trpo's curvature, and the outer step is {settings.outer}; leave it out")
+        _see_use(settings)
         return train_policy(
             self.learner,
             self.tasks,
@@ -142,6 +155,29 @@ class PolicyTrial(Trial):
         return evaluate_policy(learner, tasks, steps, n_tasks, **how)
 
 
+OF: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("precision", "outer", ("trpo",)),
+    ("outer_rate", "outer", ("adam", "promp")),
+    ("ratio_bound", "outer", ("promp",)),
+    ("inner_kl", "outer", ("promp",)),
+    ("dice_weight", "estimator", ("dice",)),
+)
+"""Settings that mean something beside some values of another alone."""
+
+
+def _see_use(settings: Practice) -> None:
+    for name, other, values in OF:
+        if getattr(settings, name) != getattr(Practice, name) and (own := getattr(settings, other)) not in values:
+            raise InputError(f"{name} is of {other} {' or '.join(values)}, and {other} is {own}; leave it out")
+
+
+def inner_loss(settings: Practice, policy: nn.Module) -> Loss:
+    """The estimator that inner steps descend."""
+    if settings.estimator == "dice":
+        return loaded_dice(policy, settings.dice_weight)
+    return {"score": score, "ratio": ratio}[settings.estimator](policy)
+
+
 def policy_of(settings: Practice, world: World, inputs: int = 0) -> GaussianPolicy:
     """The papers' policy for a world, with so many inputs more that a context vector gives it."""
     sizes = world.observations + inputs, *settings.hidden, world.actions
@@ -151,7 +187,7 @@ def policy_of(settings: Practice, world: World, inputs: int = 0) -> GaussianPoli
 
 def experience(settings: Practice, world: World, test: bool = False, **how: Any) -> Experience:
     """How tasks of the world are met, in training or at test."""
-    own = {"discount": settings.discount} | how.pop("returns", {})
+    own = {name: getattr(settings, name) for name in ("discount", "trace", "bootstrap", "normalised")}
     return Experience(world, settings.test_trajectories if test else settings.trajectories, returns=Returns(**own), **how)
 
 
@@ -187,8 +223,10 @@ def trial(
         how: further settings of ``Experience``.
     """
     learner = trained or judged(build(settings.steps, settings.rate), policy)
+    if settings.credit:
+        learner = e_maml(learner, policy)
     if settings.outer == "promp":
-        learner = promp(learner, policy)
+        learner = promp(learner, policy, settings.ratio_bound, settings.inner_kl)
 
     def scored(prior: Params, rate: float) -> Learner:
         return replace(build(max(settings.test_steps, 1), rates(settings, rate)), prior=prior)
@@ -205,7 +243,7 @@ def trial(
 def by_maml(settings: Practice, world: World, cases: Mapping[str, World], **how: Any) -> PolicyTrial:
     """MAML, whose log-deviations adapt with the weights."""
     policy = policy_of(settings, world)
-    loss = ESTIMATORS[settings.estimator](policy)
+    loss = inner_loss(settings, policy)
     return trial(settings, lambda k, rate: maml(policy, loss, k, rate, first_order=settings.first_order), world, cases, policy, **how)
 
 
@@ -235,7 +273,7 @@ def by_oracle(settings: Practice, world: World, cases: Mapping[str, World]) -> P
 def by_context(settings: Practice, world: World, cases: Mapping[str, World], size: int = 20) -> PolicyTrial:
     """Free inputs of the policy adapt, its weights do not."""
     policy = policy_of(settings, world, size)
-    loss = ESTIMATORS[settings.estimator](policy)
+    loss = inner_loss(settings, policy)
     return trial(
         settings,
         lambda k, rate: maml(policy, loss, k, rate, only="net.mean.context", first_order=settings.first_order),

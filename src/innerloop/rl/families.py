@@ -13,7 +13,7 @@ from innerloop.errors import InputError
 from innerloop.learner import Learner, Task
 from innerloop.params import Params
 from innerloop.rl.rollouts import Experience, Rollouts
-from innerloop.rl.worlds import Around, Navigation
+from innerloop.rl.worlds import Around, Navigation, Told
 from innerloop.tasks.source import generator_of
 
 
@@ -35,7 +35,7 @@ class Rectangles(Around):
     Sides are from U[least, most], and the rectangle lies anywhere in the square that it fits into.
 
     Args:
-        world: the plane that is walked in; its own goals are not used.
+        world: the plane that is walked in, or ``Told`` of one; its own goals are not used.
         least, most: length of a side, of the unit square's; the paper's 25 % to 75 %.
 
     >>> goals = Rectangles().families("train", first=0, count=3, tasks=7)[..., :2]
@@ -48,7 +48,7 @@ class Rectangles(Around):
     Source: Devos & Dandi 2020, "Model-Agnostic Learning to Meta-Learn", §4.2.
     """
 
-    world: Navigation = field(default_factory=Navigation)
+    world: Navigation | Told = field(default_factory=Navigation)
     least: float = 0.25
     most: float = 0.75
 

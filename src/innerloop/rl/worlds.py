@@ -231,6 +231,17 @@ class Told(Around):
         return _ToldEpisodes(self.world.begin(tasks, trajectories, generators), self.identity(tasks))
 
 
+def without_telling(world: Any) -> Any:
+    """The same world with nothing told: what an oracle is told is no part of the task.
+
+    >>> without_telling(Told(Navigation())) == Navigation()
+    True
+    """
+    if isinstance(world, Told):
+        return without_telling(world.world)
+    return replace(world, world=without_telling(world.world)) if isinstance(world, Around) else world
+
+
 class _ToldEpisodes:
     def __init__(self, plain: Episodes, identity: Tensor):
         self.plain, self.identity = plain, identity[:, None]
