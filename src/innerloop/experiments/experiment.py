@@ -237,8 +237,11 @@ DATA = (
     *("robot", "goal", "dynamics", "horizon", "reward", "bound", "scaled", "stop", "spread"),
 )
 """Settings that say what a run's tasks are: of images, of curves, of worlds."""
-ALIKE = ({"omniglot", "omniglot-release"}, {"omniglot-release", "omniglot-1200"})
-"""Sets, and splits, of which one is the paper's and the other its code's."""
+ALIKE = (
+    *({"omniglot", "omniglot-release"}, {"omniglot-release", "omniglot-1200"}),
+    *({"parts", split} for split in ("ravi", "tiered", "cifar-fs", "fc100")),
+)
+"""Sets, and splits, of which one is the paper's and the other its code's, or that of the pickles that come in its parts."""
 
 
 def _alike(one: Any, other: Any) -> bool:

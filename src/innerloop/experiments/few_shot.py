@@ -111,7 +111,13 @@ def opened(settings: FewShot, queries: int) -> ImageTasks:
 
 def _parts(images: Images, name: str, split: str | Split) -> dict[str, list[int]]:
     """Classes of each part; where a set was built as a part of the whole, those that are there."""
-    return classes_of(images, split, about(name).get("missing", "error"))
+    origin = about(name)
+    try:
+        return classes_of(images, split, origin.get("missing", "error"))
+    except InputError as problem:
+        if (own := origin.get("split")) in (None, split):
+            raise
+        raise InputError(f"{problem}: it was built with --split {own}, which experiments take too") from problem
 
 
 def in_colour(name: str, size: int, colours: Colours, channels: int = 3, **how: Any) -> ImageTasks:
