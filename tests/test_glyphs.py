@@ -1,5 +1,6 @@
 """Characters as a few-shot set: the same every time, no two classes alike, neither trivial nor hopeless."""
 
+import json
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -9,6 +10,7 @@ import numpy
 import pytest
 
 from innerloop import InputError
+from innerloop.cli import main
 from innerloop.images import Class, Images, glyph_split, glyphs, images
 from innerloop.images.store import INDEX
 
@@ -83,6 +85,14 @@ def test_the_set_is_a_function_of_its_arguments(data: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
+def test_the_experiment_that_needs_no_download_runs(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "maml/glyphs-5w1s", "--quick", "--no-progress", "--filters", "4", "--test-tasks", "20", "--out", str(data)]) == 0
+    [scored] = json.loads((data / "maml/glyphs-5w1s/seed0/result.json").read_text())["cases"].values()
+    assert scored["mean"][0] == pytest.approx(20, abs=12)
+    assert scored["mean"][-1] > scored["mean"][0] + 10
+    assert "maml/glyphs-5w1s" in capsys.readouterr().out
+
+
 def test_what_took_long_is_kept(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WORTH_KEEPING", 0.0)
     built = glyphs(10, 1, seed=5)
