@@ -2,7 +2,7 @@
 
 from innerloop import batches, checkpoint, engine, learner, methods, steps, tasks
 from innerloop.errors import Diverged, InputError
-from innerloop.evaluate import Scores, compare, evaluate, predict, tune
+from innerloop.evaluate import Scores, adapted, adapted_net, compare, evaluate, predict, tune
 from innerloop.experiments import load
 from innerloop.learner import Learner, Task, meta_loss, task_loss
 from innerloop.losses import accuracy, cross_entropy, cross_entropy_per_shot, mse, supervised
@@ -35,7 +35,7 @@ from innerloop.methods import (
 )
 from innerloop.models import OfImages, Recurrent, WithContext, mlp, with_film
 from innerloop.outer import Stopped, adam, cosine
-from innerloop.tasks import Mixture, Sinusoids, from_function
+from innerloop.tasks import Mixture, Sinusoids, from_function, from_tasks
 from innerloop.train import train
 
 __version__ = "0.1.0"

@@ -12,6 +12,7 @@ from innerloop.errors import InputError
 from innerloop.params import Params
 
 PRIOR = "prior.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -1,6 +1,7 @@
 """A metric for every task after every step; means with intervals; methods compared on the same tasks."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from math import inf, isfinite
@@ -8,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from innerloop import checkpoint
-from innerloop.batches import one, onto, tensors
-from innerloop.checkpoint import PRIOR
+from innerloop.batches import map_tensors, one, onto, tensors
+from innerloop.checkpoint import CHECKPOINT, PRIOR
 from innerloop.engine import each_task, in_precision
 from innerloop.errors import Diverged, InputError, at_least_one
 from innerloop.explain import try_one
 from innerloop.learner import Learner, Task
-from innerloop.losses import in_test
-from innerloop.params import Params
+from innerloop.losses import Model, in_test, untrained
+from innerloop.params import Params, under
 from innerloop.progress import bar
 from innerloop.tasks import Source, Told, check_source, check_split, most_together, on
 
@@ -114,7 +115,7 @@ def evaluate(
     if metric is not None:
         if (model := learner.model) is None:
             raise InputError("the learner has no model to predict with, so it can only be scored by its loss; leave metric out")
-        loss = lambda params, batch: metric(model(params, batch[0]), batch[1])  # noqa: E731
+        loss = lambda params, batch: torch.as_tensor(metric(model(params, batch[0]), batch[1]))  # noqa: E731
 
     def scores(params: Params, task: Task) -> Tensor:
         return torch.stack([loss(moved, task.query) for moved in going.adapt(params, task.support)[going.prepared :]])
@@ -205,8 +206,8 @@ def adapted(learner: Learner, support: tuple[Any, Any], steps: int | None = None
         InputError: the examples hold NaN or do not fit the network, or adaptation diverges.
     """
     x, y = _given(learner, support)
-    if len(x) != len(y):
-        raise InputError(f"the support has {len(x)} x but {len(y)} y; give one y for each x")
+    if other := [t for t in tensors(x) if len(t) != len(y)]:
+        raise InputError(f"the support has {len(other[0])} x but {len(y)} y; give one y for each x")
     going = learner if steps is None else learner.taking(steps)
     try:
         with torch.no_grad(), in_test():
@@ -214,7 +215,7 @@ def adapted(learner: Learner, support: tuple[Any, Any], steps: int | None = None
     except RuntimeError as problem:
         why = str(problem).strip().splitlines()[0]
         raise InputError(
-            f"a support of x {list(x.shape)} and y {list(y.shape)} does not fit the learner: {why}; give examples like those of its tasks"
+            f"a support of x {_shapes(x)} and y {_shapes(y)} does not fit the learner: {why}; give examples like those of its tasks"
         ) from problem
     if wrong := [name for name, p in params.items() if not p.isfinite().all()]:
         raise InputError(
@@ -223,11 +224,40 @@ def adapted(learner: Learner, support: tuple[Any, Any], steps: int | None = None
     return params
 
 
+def adapted_net(learner: Learner, support: tuple[Any, Any], steps: int | None = None) -> nn.Module:
+    """A copy of the learner's network, adapted to a handful of labelled examples: an ordinary module, in eval mode.
+
+    It knows nothing of meta-learning any more: ``torch.save(net.state_dict(), …)`` keeps it.
+
+    Args:
+        support: the examples, ``(x, y)``: tensors, arrays or nested lists.
+        steps: of adaptation; by default as many as the learner takes.
+
+    Raises:
+        InputError: as for ``adapted``, or the learner's predictions are not those of one network alone.
+
+    >>> from innerloop import maml, mlp, mse
+    >>> net = mlp(1, 8, 1)
+    >>> learner, support = maml(net, mse(net)), ([[0.0], [1.0]], [[0.0], [0.8]])
+    >>> there = adapted_net(learner, support)
+    >>> bool(there(torch.ones(1, 1)).isclose(predict(learner, support, [[1.0]])))
+    True
+    """
+    if not isinstance(learner.model, Model):
+        raise InputError("the learner's predictions are not those of one network alone; call learner.adapt and learner.model")
+    own = under(adapted(learner, support, steps), learner.model.name)
+    net = deepcopy(learner.model.net).eval()
+    for name, p in net.named_parameters():
+        if name in own:
+            p.data = own[name].clone()
+    return net
+
+
 def predict(learner: Learner, support: tuple[Any, Any], x: Any, steps: int | None = None) -> Tensor:
     """Predictions at ``x`` of the learner adapted to a handful of labelled examples.
 
     Args:
-        support: the examples, ``(x, y)``: tensors, arrays or nested lists.
+        support: the examples, ``(x, y)``: tensors, arrays or nested lists; x may be a tuple or dict of tensors.
         x: where to predict.
         steps: of adaptation; by default as many as the learner takes.
 
@@ -253,7 +283,7 @@ def predict_with(learner: Learner, params: Params, x: Any) -> Tensor:
             return learner.model(params, x)
     except RuntimeError as problem:
         why = str(problem).strip().splitlines()[0]
-        raise InputError(f"x {list(x.shape)} does not fit the learner: {why}; give examples like those of its tasks") from problem
+        raise InputError(f"x {_shapes(x)} does not fit the learner: {why}; give examples like those of its tasks") from problem
 
 
 def check_classes(learner: Learner, x: Any, classes: int) -> None:
@@ -275,17 +305,23 @@ def check_classes(learner: Learner, x: Any, classes: int) -> None:
         )
 
 
-def _given(learner: Learner, parts: Sequence[Any]) -> list[Tensor]:
+def _given(learner: Learner, parts: Sequence[Any]) -> list[Any]:
     """What a user gives, as tensors of the prior's kind and place."""
     kind = next((p for p in learner.prior.values() if p.is_floating_point()), torch.empty(0))
-    if nested := [part for part in parts if isinstance(part, dict) or (isinstance(part, tuple) and any(map(torch.is_tensor, part)))]:
-        raise InputError(
-            f"the examples are a {type(nested[0]).__name__} of several; predict takes one tensor, so call learner.adapt and learner.model"
-        )
-    given = [torch.as_tensor(part, dtype=kind.dtype if _real(part) else None, device=kind.device) for part in parts]
-    if not all(t.isfinite().all() for t in given):
+
+    def of_its_kind(part: Any) -> Any:
+        if isinstance(part, dict) or (isinstance(part, tuple) and any(map(torch.is_tensor, part))):  # inputs of several tensors
+            return map_tensors(of_its_kind, part)
+        return torch.as_tensor(part, dtype=kind.dtype if _real(part) else None, device=kind.device)
+
+    given = [of_its_kind(part) for part in parts]
+    if not all(t.isfinite().all() for t in tensors(given)):
         raise InputError("the examples hold NaN or infinity; leave those points out")
     return given
+
+
+def _shapes(x: Any) -> str:
+    return ", ".join(str(list(t.shape)) for t in tensors(x))
 
 
 def _real(part: Any) -> bool:
@@ -296,8 +332,17 @@ def trained_prior(learner: Learner, folder: str | Path) -> Learner:
     """The learner with the prior that a run left in its folder.
 
     Raises:
-        InputError: there is none, it is damaged, or it is of another network.
+        InputError: there is none, it is damaged, or it is of another network: other names or shapes, or other values
+            of buffers and frozen parameters, which are no part of a prior and so not in the folder.
     """
     path = Path(folder) / PRIOR
-    saved, _ = checkpoint.read(path)
-    return replace(learner, prior=checkpoint.fitting(learner.prior, saved, path))
+    if not path.is_file() and (path.parent / CHECKPOINT).is_file():
+        raise InputError(f"the run in {folder} is not finished: it has a checkpoint and no {PRIOR}; go on with train(…, resume=True)")
+    saved, about = checkpoint.read(path)
+    trained, then, now = checkpoint.fitting(learner.prior, saved, path), about.get("untrained", {}), untrained(learner.model)
+    if other := sorted(name for name in then if then[name] != now.get(name, then[name])):
+        raise InputError(
+            f"{other[0]} of the network, a buffer or frozen parameter, is not what the prior in {folder} was trained with, and it is "
+            "not kept there; load the network's state_dict of then before its loss is made, or build it from the same seed"
+        )
+    return replace(learner, prior=trained)

@@ -1,8 +1,10 @@
 """Why something cannot be computed: network, loss and tasks that do not fit, or numbers that are none."""
 
+from collections.abc import Iterator, Sequence
+
 import torch
 
-from innerloop.batches import one, tensors
+from innerloop.batches import count, one, tensors
 from innerloop.device import device_of, undrawn
 from innerloop.errors import Diverged, InputError
 from innerloop.learner import Learner, Task, task_loss
@@ -27,17 +29,18 @@ def try_one(learner: Learner, params: Params, batch: Task) -> None:
         shapes = ", ".join(str(list(t.shape)) for t in tensors(one(batch, 0)))
         first, *rest = (line.strip() for line in str(problem).strip().splitlines() or [type(problem).__name__])
         line = f"{first} {rest[0]}" if first.endswith(":") and rest else first
-        raise InputError(
-            f"the loss of a task with tensors of shapes {shapes} cannot be computed: {line}; see that they fit network and loss"
-        ) from problem
+        would_do = "see that they fit network and loss"
+        if "mutate a captured Tensor" in line:
+            would_do = "the network writes into a tensor of its own as it runs, which all tasks share; call net.eval(), or leave that out"
+        raise InputError(f"the loss of a task with tensors of shapes {shapes} cannot be computed: {line}; {would_do}") from problem
 
 
-def diverged(learner: Learner, params: Params, batch: Task, iteration: int, number: int) -> Exception:
-    """Why a loss is not a number: the data, or which task after which step."""
+def diverged(learner: Learner, params: Params, pieces: Sequence[Task], iteration: int, number: int) -> Exception:
+    """Why the loss of a meta-batch is not a number: the data, or which task after which step."""
     if not finite(params):
         return Diverged(f"iteration {iteration}: the prior itself is NaN or infinite; lower the outer rate")
-    for k in range(len(tensors(batch)[0])):
-        task: Task = one(batch, k)
+    every: Iterator[Task] = (one(piece, k) for piece in pieces for k in range(count(piece)))
+    for k, task in enumerate(every):
         where = f"iteration {iteration}: task {number + k} of 'train'"
         for part, content in task._asdict().items():
             if not all(t.isfinite().all() for t in tensors(content)):

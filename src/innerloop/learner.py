@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.func import vmap
 
-from innerloop.errors import InputError
+from innerloop.errors import InputError, whole
 from innerloop.params import Params
 
 Batch = Any  # what a loss understands: (x, y) for the supervised ones
@@ -58,7 +58,7 @@ class Learner:
         if len(batches) != len(self.steps):
             raise InputError(
                 f"the learner takes {len(self.steps)} steps but support lists {len(batches)} batches; "
-                "give one batch per step, or one alone for all of them"
+                "give one batch per step, or one alone for all of them, such as a tuple (x, y)"
             )
         path = [params]
         for step, batch in zip(self.steps, batches, strict=True):
@@ -70,6 +70,7 @@ class Learner:
         wanted = self.prepared + steps
         if steps < 0 or (wanted > len(self.steps) == self.prepared):
             raise InputError(f"cannot take {steps} steps with a learner of {len(self.steps) - self.prepared}; 0 would do")
+        whole(steps=steps)
         return replace(self, steps=(self.steps + self.steps[-1:] * steps)[:wanted], weights=self.weights[-steps - 1 :])
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from hashlib import blake2b
+from threading import RLock
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from innerloop.params import Params, under
 
 _MISFITS = ("shapes cannot be multiplied", "same dtype", "expected scalar type", "both arguments to linear")
 """What torch says of an input that does not fit the network."""
+_ALONE = RLock()
+"""While a network runs, its parameters are others', and some of torch's functions are ours: one thread at a time."""
 
 
 class Model:
@@ -37,12 +41,16 @@ class Model:
         self._frozen = _frozen(net)
 
     def __call__(self, params: Params, x: Any, *more: Any) -> Any:
+        with _ALONE:
+            return self._checked(params, x, *more)
+
+    def _checked(self, params: Params, x: Any, *more: Any) -> Any:
         own = under(params, self.name)
         kinds = {p.dtype for p in own.values() if p.is_floating_point()}
         if kinds and isinstance(x, Tensor) and x.is_floating_point() and x.dtype not in kinds:
             kept = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
             raise InputError(f"x is {str(x.dtype).removeprefix('torch.')} but the network is {kept}; convert one of them")
-        if self.net.training and (tested := _TESTED.get()) is not None:
+        if (tested := _TESTED.get()) is not None and any(part.training for part in self.net.modules()):
             tested += [(part, part.training) for part in self.net.modules()]
             self.net.eval()
         try:
@@ -51,7 +59,7 @@ class Model:
             raise
         except (RuntimeError, ValueError) as problem:
             if self._follow(str(problem)):
-                return self(params, x, *more)
+                return self._checked(params, x, *more)
             if left := self._left_behind(own):
                 raise InputError(left) from problem
             if isinstance(x, Tensor) and any(sign in str(problem) for sign in _MISFITS):
@@ -64,8 +72,14 @@ class Model:
         return y
 
     def _run(self, own: Params, *inputs: Any) -> Any:
-        with exchanged(self._exchanges):
-            return functional_call(self.net, {**self._fixed(), **own}, inputs, strict=True)
+        # functional_call puts back the wrong tensors where a module has two names.
+        before = [(part._parameters, name, p) for part in self.net.modules() for name, p in part._parameters.items()]
+        try:
+            with exchanged(self._exchanges):
+                return functional_call(self.net, {**self._fixed(), **own}, inputs, strict=True)
+        finally:
+            for held, name, p in before:
+                held[name] = p
 
     def _follow(self, problem: str) -> bool:
         """Whether there was something to put right that the network showed when it ran."""
@@ -79,7 +93,8 @@ class Model:
         return False
 
     def _fixed(self) -> Params:
-        return {**dict(self.net.named_buffers()), **self._frozen}
+        # Copies, as a network may write into its buffers, such as a spectral norm.
+        return {**{name: b.clone() for name, b in self.net.named_buffers()}, **self._frozen}
 
     def _left_behind(self, own: Params) -> str:
         """What of the network is on another device than its parameters, and what to do; "" where nothing is."""
@@ -91,6 +106,18 @@ class Model:
                     f"stay where they are, so move the network first: net.to({str(there)!r})"
                 )
         return ""
+
+
+def untrained(model: Any) -> dict[str, str]:
+    """A digest of each buffer and frozen parameter of a model's network: they are no part of a prior, and saved nowhere."""
+    if not isinstance(model, Model):
+        return {}
+    return {name: _digest(t) for name, t in {**dict(model.net.named_buffers()), **_frozen(model.net)}.items()}
+
+
+def _digest(t: Tensor) -> str:
+    plain = t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return blake2b(f"{t.dtype}{list(t.shape)}".encode() + plain.numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def _frozen(net: nn.Module) -> Params:
@@ -109,8 +136,9 @@ def in_test() -> Iterator[None]:
         yield
     finally:
         _TESTED.reset(token)
-        for part, training in tested:
-            part.training = training
+        with _ALONE:
+            for part, training in tested:
+                part.training = training
 
 
 def model(net: nn.Module, name: str = "net") -> Model:
@@ -137,7 +165,8 @@ class Supervised:
 
     def __call__(self, params: Params, batch: Batch) -> Tensor:
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-            raise InputError(f"a batch must be a pair (x, y), not {type(batch).__name__} of {_size(batch)}")
+            listed = "; a list as support is one batch for each step, so give a tuple" if isinstance(batch, Tensor) else ""
+            raise InputError(f"a batch must be a pair (x, y), not {type(batch).__name__} of {_size(batch)}{listed}")
         x, y = batch
         value = self.compare(self.model(params, x), y)
         if value.ndim:

@@ -5,16 +5,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from innerloop import checkpoint
-from innerloop.batches import onto
+from innerloop.batches import count, onto
 from innerloop.device import undrawn
-from innerloop.engine import Plan, choose, each_task, in_precision
+from innerloop.engine import MetaGradient, Plan, choose, each_task, in_precision
 from innerloop.errors import Diverged, InputError, positive, whole
 from innerloop.explain import diverged, try_one
 from innerloop.learner import Learner, Task, task_loss
@@ -53,8 +54,9 @@ def train(
     """The learner with its prior trained: θ ← outer(θ, ∇_θ mean_i L_i(φ_i(θ))).
 
     Iteration *n* takes the tasks n·meta_batch … (n + 1)·meta_batch − 1 of the source's
-    ``train`` split, so a run is a function of learner, source and settings; continuing one
-    gives bit for bit what an unbroken one would have.
+    ``train`` split, so a run is a function of learner, source and settings, and of torch's generator where
+    the network draws from it, as dropout does; continuing one gives bit for bit what an unbroken one would have.
+    Tasks that differ in shape are taken in as many pieces as there must be, and their gradients averaged.
 
     Args:
         learner: it stays as it is.
@@ -102,6 +104,10 @@ def train(
     positive(meta_batch=meta_batch, outer_rate=outer_rate, checkpoint_every=checkpoint_every, log_every=log_every, watch_every=watch_every)
     whole(iterations=iterations, meta_batch=meta_batch, validation_tasks=validation_tasks)
     check_source(tasks)
+    if optimizer and outer_rate != 1e-3:
+        raise InputError(
+            f"outer_rate is {outer_rate}, but an optimizer has a rate of its own; give it that one, such as adam({outer_rate})"
+        )
     if not learner.prior:
         raise InputError("the learner has no prior that could be trained; evaluate it as it is")
     folder = place(out, resume or track)
@@ -110,8 +116,8 @@ def train(
         asked = Plan(loop=True)  # each shape would be compiled anew
     by_phase = _phases(learner, phases)
     params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
-    outer = (optimizer or adam(outer_rate))(list(params.values()))
-    state = State(params, outer, schedule(outer) if schedule else None, plan=asked)
+    outer = _optimizer(optimizer or adam(outer_rate), list(params.values()))
+    state = State(params, outer, _schedule(schedule, outer) if schedule else None, plan=asked)
     # What a run must keep to when it goes on: tasks are numbered by the size of the meta-batch.
     same = {"tasks": named_source(tasks), "meta_batch": meta_batch, "precision": precision, "optimizer": type(outer).__name__}
     same |= {"schedule": type(state.schedule).__name__ if state.schedule else "none", "phases": list(by_phase)}
@@ -126,16 +132,21 @@ def train(
 
     tasks = on(tasks, device)
 
-    def draw(iteration: int) -> Task:
-        return onto(tasks.draw("train", iteration * meta_batch, meta_batch), device)
+    most = most_together(tasks) or meta_batch
 
-    batch = draw(first)
+    def draw(iteration: int) -> list[Task]:
+        """A meta-batch, in as many pieces as there must be where tasks differ in shape."""
+        start, end = iteration * meta_batch, (iteration + 1) * meta_batch
+        return [onto(tasks.draw("train", k, min(most, end - k)), device) for k in range(start, end, most)]
+
+    pieces = draw(first)
     if validation_tasks:
-        _see_validation(tasks)
+        _see_validation(tasks, validation_tasks)
     for each in (learner, *(p for p in by_phase.values() if p is not learner)):
-        try_one(each, params, batch)
+        try_one(each, params, pieces[0])
     if folder:
         checkpoint.writable(folder)
+        (folder / checkpoint.PRIOR).unlink(missing_ok=True)  # what an earlier run left is not what this one trains
     with (
         in_precision(precision, device),
         bar("training", iterations, first, progress) as shown,
@@ -161,8 +172,8 @@ def train(
             if state.iteration in by_phase:
                 state.plan = asked  # the one before is of another learner
             with undrawn(device):  # measuring draws what a net's dropout draws; the run must not depend on it
-                count = ends - state.iteration
-                state.plan, gradient_of, measured = choose(trainee, params, batch, count, state.plan, chunk, shown.say, shown.warn)
+                left = ends - state.iteration
+                state.plan, gradient_of, measured = choose(trainee, params, pieces[0], left, state.plan, chunk, shown.say, shown.warn)
             if state.plan.compiled or measured:
                 shown.say("")
             write({"iteration": state.iteration, "engine": str(state.plan), "measured": measured})
@@ -172,8 +183,8 @@ def train(
                 look()
             with signals() as received:
                 while state.iteration < ends:
-                    gradient, loss = gradient_of(params, batch)
-                    losses.add(trainee, batch, loss)
+                    gradient, loss = _mean(gradient_of, params, pieces)
+                    losses.add(trainee, pieces, loss)
                     state.step(gradient)
                     done = state.iteration
                     if done % log_every == 0 or done == iterations:
@@ -191,8 +202,36 @@ def train(
                         keep()
                         raise Stopped(done, iterations, folder, received[0])
                     if done < iterations:
-                        batch = draw(done)
+                        pieces = draw(done)
     return finished(learner, params, folder)
+
+
+def _optimizer(made: Any, params: list[Tensor]) -> Optimizer:
+    """What the user's function makes of the prior.
+
+    Raises:
+        InputError: it is no function that makes an optimiser, or one whose steps need a closure.
+    """
+    if isinstance(made, Optimizer):
+        raise InputError(f"optimizer is a {type(made).__name__} that is made; give what makes one of a list of tensors, such as adam(1e-3)")
+    if isinstance(outer := made(params), torch.optim.LBFGS) or not isinstance(outer, Optimizer):
+        raise InputError(f"optimizer makes a {type(outer).__name__}; give one of torch.optim whose step needs no closure")
+    return outer
+
+
+def _schedule(made: Any, outer: Optimizer) -> LRScheduler:
+    """What the user's function makes of the optimiser.
+
+    Raises:
+        InputError: it is no function that makes a schedule, or one that has to be told a loss.
+    """
+    if isinstance(made, LRScheduler):
+        raise InputError(
+            f"schedule is a {type(made).__name__} that is made; give what makes one of an optimiser, such as cosine(iterations)"
+        )
+    if isinstance(schedule := made(outer), ReduceLROnPlateau) or not isinstance(schedule, LRScheduler):
+        raise InputError(f"schedule makes a {type(schedule).__name__}; give one of torch's that steps by the iteration alone")
+    return schedule
 
 
 class _Losses:
@@ -200,23 +239,34 @@ class _Losses:
 
     def __init__(self, state: State, meta_batch: int, device: str):
         self.state, self.meta_batch, self.late, self.last = state, meta_batch, _late(device), math.nan
-        self.waiting: deque[tuple[Learner, int, Params, Task, Tensor, Callable[[], None]]] = deque()
+        self.waiting: deque[tuple[Learner, int, Params, list[Task], Tensor, Callable[[], None]]] = deque()
 
-    def add(self, learner: Learner, batch: Task, loss: Tensor) -> None:
+    def add(self, learner: Learner, pieces: list[Task], loss: Tensor) -> None:
         """Take the loss of the iteration that the state is in, before its step."""
         point = {name: p.clone() for name, p in self.state.params.items()} if self.late else self.state.params
-        self.waiting.append((learner, self.state.iteration, point, batch, *_sent(loss)))
+        self.waiting.append((learner, self.state.iteration, point, pieces, *_sent(loss)))
         self.read(self.late)
 
     def read(self, left: int = 0) -> None:
         """Wait for all but so many, and see that each is a number."""
         while len(self.waiting) > left:
-            learner, iteration, point, batch, loss, arrived = self.waiting.popleft()
+            learner, iteration, point, pieces, loss, arrived = self.waiting.popleft()
             arrived()
             self.last = loss.item()
             if not math.isfinite(self.last):
-                raise diverged(learner, point, batch, iteration, iteration * self.meta_batch)
+                raise diverged(learner, point, pieces, iteration, iteration * self.meta_batch)
             self.state.pending.append(self.last)
+
+
+def _mean(gradient_of: MetaGradient, params: Params, pieces: list[Task]) -> tuple[Params, Tensor]:
+    """Meta-gradient and loss of a meta-batch in pieces: their means, weighed by how many tasks they have."""
+    if len(pieces) == 1:
+        return gradient_of(params, pieces[0])
+    found = [gradient_of(params, piece) for piece in pieces]
+    whole_batch = sum(map(count, pieces))
+    shares = [count(piece) / whole_batch for piece in pieces]
+    gradient = {name: torch.stack([w * own[name] for w, (own, _) in zip(shares, found, strict=True)]).sum(0) for name in params}
+    return gradient, torch.stack([w * loss for w, (_, loss) in zip(shares, found, strict=True)]).sum()
 
 
 def _late(device: str) -> int:
@@ -258,10 +308,10 @@ def _phases(learner: Learner, phases: Mapping[int, Learner]) -> dict[int, Learne
     return dict(sorted({0: learner, **phases}.items()))
 
 
-def _see_validation(tasks: Source) -> None:
+def _see_validation(tasks: Source, n: int) -> None:
     """Refuse now what would end the training at its first checkpoint."""
     try:
-        tasks.draw("val", 0, 1)
+        tasks.draw("val", n - 1, 1)
     except InputError as problem:
         raise InputError(f"of validation tasks: {problem}; or train without, by validation_tasks=0 (--validation-tasks 0)") from problem
 

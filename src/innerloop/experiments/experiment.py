@@ -128,14 +128,12 @@ class Trial:
 
     def trained(self, settings: Any, options: Options, folder: Path, log: Callable[[Row], None]) -> Learner:
         """The learner with its prior trained, as ``train`` does it."""
-        clipped = settings.clip or settings.longest
         return train(
             self.learner,
             self.tasks,
             settings.iterations,
             meta_batch=settings.meta_batch,
-            outer_rate=settings.outer_rate,
-            optimizer=adam(settings.outer_rate, settings.clip or None, settings.longest or None) if clipped else None,
+            optimizer=adam(settings.outer_rate, settings.clip or None, settings.longest or None),
             schedule=self.schedule,
             phases=self.phases,
             precision=settings.precision,

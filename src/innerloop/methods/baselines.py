@@ -25,15 +25,28 @@ def pretrained(net: nn.Module, loss: Loss) -> Learner:
 
 
 def head_of(net: nn.Module) -> str:
-    """The last module that owns parameters: what ANIL adapts and BOIL leaves.
+    """The layer with weights, as matrices or filters, that is registered last: what ANIL adapts and BOIL leaves.
 
-    >>> head_of(nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1)))
+    In an ``nn.Sequential`` that is the last one; a module of one's own may register its layers in another order than it runs
+    them: then give the layer's name, ``anil(…, head="net.head")``.
+
+    >>> head_of(nn.Sequential(nn.Linear(1, 8), nn.PReLU(), nn.Linear(8, 1), nn.PReLU()))
     'net.2'
+
+    Raises:
+        InputError: there is no such layer, or its weights are those of another one too.
     """
-    owner = ("", *(name for name, p in net.named_parameters() if p.requires_grad))[-1].rpartition(".")[0]
-    if not owner:
+    owned: dict[str, list[Tensor]] = {}
+    for name, part in net.named_modules():
+        own = owned.setdefault(name.partition(".parametrizations.")[0], [])
+        own += [p for p in part._parameters.values() if p is not None and p.requires_grad and p.ndim > 1]
+    if not (owners := [name for name, weights in owned.items() if name and weights]):
         raise InputError(f"{type(net).__name__} has no layer that could be its head; name what may move with maml(only=…)")
-    return f"net.{owner}"
+    *others, last = owners
+    for other in others:
+        if any(p is q for p in owned[other] for q in owned[last]):
+            raise InputError(f"the last layer, {last}, has the weights of {other}, so it is no head; name one with head='net.…'")
+    return f"net.{last}"
 
 
 def with_new_head(net: nn.Module, prior: Params, ways: int, std: float = 0.0, generator: torch.Generator | None = None) -> nn.Module:

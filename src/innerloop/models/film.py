@@ -68,6 +68,8 @@ def with_film(net: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
     for name in chosen:
         if name not in there or not name:
             raise InputError(f"there is no layer {name!r}; {nearest(name, [n for n in there if n])}")
+        if name in (inside := _of_attention(own)):
+            raise InputError(f"{name} is a part of {inside[name]}, whose attention reads its weights without it; name another layer")
         own.set_submodule(name, FiLM(there[name]))
     return own
 
@@ -75,12 +77,19 @@ def with_film(net: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
 def _before_the_last(net: nn.Module) -> list[str]:
     """Names of the layers that are modulated where none is named."""
     chosen: list[str] = []
+    inside = _of_attention(net)
     for name, layer in net.named_modules():
-        if isinstance(layer, (nn.Linear, _ConvNd)):
+        if isinstance(layer, (nn.Linear, _ConvNd)) and name not in inside:
             chosen.append(name)
         elif isinstance(layer, _NormBase) and chosen:
             chosen[-1] = name
     return chosen[:-1]
+
+
+def _of_attention(net: nn.Module) -> dict[str, str]:
+    """Names of what lies in torch's attention, which takes its parts' weights and does not call them; and where."""
+    at = [name for name, part in net.named_modules() if isinstance(part, nn.MultiheadAttention)]
+    return {name: where for where in at for name, _ in net.named_modules() if name.startswith(f"{where}." if where else "")}
 
 
 def scales(net: nn.Module) -> dict[str, tuple[str, str]]:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop import checkpoint
-from innerloop.checkpoint import PRIOR
+from innerloop.checkpoint import CHECKPOINT, PRIOR
 from innerloop.device import device_of, random_state
 from innerloop.engine import Plan
 from innerloop.errors import InputError
 from innerloop.learner import Learner
+from innerloop.losses import untrained
 from innerloop.outer.encode import decoded, encoded
 from innerloop.params import Params, under
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass
@@ -153,6 +153,7 @@ def kept_by(learner: Learner, outer: Optimizer | None, schedule: LRScheduler | N
     settings |= {f"the schedule's {name}": value for name, value in fresh.items() if name[:1] != "_" and name != "base_lrs"}
     return {name: [*value] if isinstance(value, tuple) else value for name, value in settings.items() if _is_plain(value)} | {
         "outer_rate": float(rate) if isinstance(rate, (int, float, Tensor)) else None,
+        "buffers and frozen parameters": blake2b(str(sorted(untrained(learner.model).items())).encode(), digest_size=8).hexdigest(),
         "steps": len(learner.steps),
         "prepared": learner.prepared,
         "weights": [float(weight) for weight in learner.weights],
@@ -179,5 +180,5 @@ def finished(learner: Learner, params: Params, folder: Path | None) -> Learner:
     """The learner with what was trained for its prior, which is written into the folder too."""
     trained = replace(learner, prior={name: p.detach().clone() for name, p in params.items()})
     if folder:
-        checkpoint.save(folder / PRIOR, trained.prior, {})
+        checkpoint.save(folder / PRIOR, trained.prior, {"untrained": untrained(learner.model)})
     return trained

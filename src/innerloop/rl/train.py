@@ -109,6 +109,7 @@ def train_policy(
     )
     if folder:
         checkpoint.writable(folder)
+        (folder / checkpoint.PRIOR).unlink(missing_ok=True)
     with (
         bar("training", iterations, first, progress) as shown,
         open_log(folder, first, lambda: state.seconds, track, log) as write,

@@ -7,7 +7,7 @@ from innerloop.tasks.image_families import ImageFamilies
 from innerloop.tasks.images import ImageBatches, ImageTasks
 from innerloop.tasks.mixture import Mixture, Told
 from innerloop.tasks.sinusoids import FreshPoints, Sinusoids
-from innerloop.tasks.source import Deferred, Source, check_source, check_split, from_function, most_together, named_source, on
+from innerloop.tasks.source import Deferred, Source, check_source, check_split, from_function, from_tasks, most_together, named_source, on
 from innerloop.tasks.streams import StreamFamilies, Streams
 from innerloop.tasks.varied import VariedTasks
 from innerloop.tasks.vectors import VectorTasks, read_vectors
@@ -37,6 +37,7 @@ __all__ = [
     "check_source",
     "check_split",
     "from_function",
+    "from_tasks",
     "most_together",
     "named_source",
     "on",
