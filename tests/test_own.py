@@ -225,9 +225,9 @@ class Counting(nn.Linear):
         else:
             self.n = torch.zeros(())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         self.n += 1
-        return super().forward(x)
+        return super().forward(input)
 
 
 def test_a_network_that_counts_in_a_buffer_is_not_changed() -> None:

@@ -23,7 +23,7 @@ from innerloop.params import Params, under
 from innerloop.progress import bar
 from innerloop.tasks import Source, Told, check_source, check_split, most_together, on
 
-Metric = Callable[[Any, Any], Tensor]
+Metric = Callable[[Any, Any], Tensor | float]
 
 
 @dataclass(frozen=True, repr=False)
