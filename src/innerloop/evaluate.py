@@ -247,9 +247,10 @@ def adapted_net(learner: Learner, support: tuple[Any, Any], steps: int | None = 
         raise InputError("the learner's predictions are not those of one network alone; call learner.adapt and learner.model")
     own = under(adapted(learner, support, steps), learner.model.name)
     net = deepcopy(learner.model.net).eval()
-    for name, p in net.named_parameters():
-        if name in own:
-            p.data = own[name].clone()
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            if name in own:
+                p.copy_(own[name])
     return net
 
 
