@@ -175,7 +175,7 @@ def test_an_option_of_estimators_and_returns_changes_what_is_learned(name: str) 
     small = replace(POLICIES["maml/navigation"].settings.quick(), **base)
     without, given = (POLICIES["maml/navigation"].build(replace(small, **more)) for more in ({}, change))
 
-    def gradient(trial: PolicyTrial) -> Any:
+    def gradient(trial: Any) -> Any:
         # away from the prior that acted, where ratios are not 1
         learner = trial.learner
         met = trial.tasks.gather(learner, learner.prior, "train", 0, 2)

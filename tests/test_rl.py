@@ -815,13 +815,17 @@ def test_a_policy_of_the_wrong_kind_or_size_is_named() -> None:
 class Choosing(Around):
     """A plane whose actions are one of two."""
 
-    discrete = True
+    @property
+    def discrete(self) -> bool:
+        return True
 
 
 class Never(Around):
     """A plane whose episodes have no steps."""
 
-    horizon = 0
+    @property
+    def horizon(self) -> int:
+        return 0
 
 
 def _refused(policy: nn.Module, world: Any, message: str) -> None:
