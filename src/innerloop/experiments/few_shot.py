@@ -242,7 +242,7 @@ def cells(
     build: Callable[[Any], Trial] = few_shot,
     **about: Any,
 ) -> Iterator[Experiment]:
-    """An experiment for each (ways, shots) that the paper prints (accuracy, ± of it) for; ``cost`` is by shots."""
+    """An experiment for each (ways, shots) that the paper prints (accuracy, ± of it, 0 where it prints none) for; ``cost`` is by shots."""
     for (ways, shots), (value, margin) in claims.items():
         base, at, variant = name.partition("@")
         own = replace(settings, ways=ways, shots=shots)
@@ -255,7 +255,7 @@ def cells(
             settings=own if own.test_queries > 1 else replace(own, test_queries=shots),
             build=build,
             claims={case: {settings.test_steps: value}} if value else {},
-            margins={case: {settings.test_steps: margin}} if value else {},
+            margins={case: {settings.test_steps: margin}} if margin else {},
             metric=ACCURACY,
             cost=cost[shots],
             needs=() if settings.data == "glyphs" else (settings.data,),
