@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from innerloop import checkpoint
 from innerloop.checkpoint import PRIOR
 from innerloop.environment import environment, peak_memory_mb
-from innerloop.errors import InputError, nearest
+from innerloop.errors import InputError, nearest, positive
 from innerloop.evaluate import Scores, evaluate, trained_prior, tune
 from innerloop.images import about
 from innerloop.images.fetch import built
@@ -128,6 +128,7 @@ class Trial:
 
     def trained(self, settings: Any, options: Options, folder: Path, log: Callable[[Row], None]) -> Learner:
         """The learner with its prior trained, as ``train`` does it."""
+        positive(outer_rate=settings.outer_rate)
         return train(
             self.learner,
             self.tasks,

@@ -97,14 +97,33 @@ def without_head(net: nn.Module) -> nn.Module:
     >>> net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 64))
     >>> [name for name, _ in without_head(net).named_parameters()]
     ['0.weight', '0.bias']
+
+    Raises:
+        InputError: something with parameters comes after it.
     """
     body = deepcopy(net)
-    body.set_submodule(head_of(net).removeprefix("net."), nn.Identity())
+    body.set_submodule(_replaced(net).removeprefix("net."), nn.Identity())
     return body
 
 
+def _replaced(net: nn.Module) -> str:
+    """The head, once nothing comes after it that is of its size.
+
+    Raises:
+        InputError: something does.
+    """
+    head = head_of(net)
+    after = [*net.named_parameters()][-1][0].rpartition(".")[0].partition(".parametrizations")[0]
+    if f"net.{after}" != head:
+        kind = type(net.get_submodule(after)).__name__
+        raise InputError(
+            f"the last layer net.{after} is {kind}; a new head takes the place of an nn.Linear, with nothing to learn behind it"
+        )
+    return head
+
+
 def _last_linear(net: nn.Module) -> nn.Linear:
-    name = head_of(net)
+    name = _replaced(net)
     if not isinstance(head := net.get_submodule(name.removeprefix("net.")), nn.Linear):
         raise InputError(f"the last layer {name} is {type(head).__name__}; a new head takes the place of an nn.Linear")
     return head
