@@ -33,6 +33,7 @@ import numpy
 import torch
 from networks import ResNet12, conv32, conv64, useful_flops
 from numpy.linalg import norm
+from tables import measured_on, put
 from torch import Tensor, nn
 
 import innerloop as il
@@ -480,10 +481,9 @@ def tables(found: Row) -> str:
     if "memory" in found:
         parts = (f"`{name}` {row['peak memory, MB']:,.0f} ({row['memory of its own, MB']:,.0f})" for name, row in found["memory"].items())
         lines += ["", "Peak memory (of its own) in MB, mini-ImageNet, 4 tasks: " + ", ".join(parts) + "."]
-    machine = found["machine"]
     peak = [load["matrix product, GFLOP/s"] for load in loads.values()]
     product = f", float32 matrix product {statistics.median(peak):.0f} GFLOP/s" if peak else ""
-    return "\n".join([*lines, "", f"torch {found['versions']['torch']}, {machine['cpu']}, {machine['threads']} threads{product}."])
+    return "\n".join([*lines, "", measured_on(found, product)])
 
 
 def plot(found: Row) -> bytes:
@@ -594,9 +594,7 @@ def main() -> None:
 
     def save() -> None:
         path.write_text(json.dumps(found, indent=1) + "\n")
-        readme = HERE / "README.md"
-        text = f"{BEGIN}\n{tables(found)}\n{END}"
-        readme.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: text, readme.read_text(), flags=re.DOTALL))
+        put(BEGIN, tables(found), END)
         if found["workloads"]:
             (HERE / "against.png").write_bytes(plot(found))
 

@@ -7,21 +7,21 @@ and of mini-ImageNet, made in a folder that is removed again (1.3 GB); what is i
 """
 
 import json
-import re
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from math import prod
 from pathlib import Path
 
 import numpy
+from tables import measured_on, put
 
 from innerloop.environment import environment
 from innerloop.images import Class, open_images, write
 from innerloop.tasks import ImageTasks
 
-HERE = Path(__file__).parent
 BEGIN, END = "<!-- table: written by images.py -->", "<!-- end of images -->"
 SETS = {"Omniglot's size": (1623, 20, (28, 28, 1)), "mini-ImageNet's size": (100, 600, (84, 84, 3))}
 """Classes, images of each, and their shape."""
@@ -32,7 +32,7 @@ def noise(classes: int, each: int, shape: tuple[int, int, int]) -> Iterator[Clas
     return (Class(f"{k:04}", generator.integers(256, size=(each, *shape), dtype=numpy.uint8)) for k in range(classes))
 
 
-def milliseconds(what: Callable[[], object], repeats: int = 1) -> float:
+def milliseconds(what: Callable[[], object], repeats: int) -> float:
     """Median of so many calls."""
     taken = []
     for _ in range(repeats):
@@ -62,16 +62,15 @@ def measured(classes: int, each: int, shape: tuple[int, int, int]) -> dict[str, 
         tasks.draw("train", 0, 32)
         after, number = resident(), count(1)
         few = opened(1)
-        one = classes * each * shape[0] * shape[1] * shape[2]
         return {
             "images": classes * each,
-            "on disk, MB": one / 1e6,
+            "on disk, MB": classes * each * prod(shape) / 1e6,
             "open, ms": milliseconds(opened, 20),
             "draw 32 tasks of 5 ways, 1 support and 1 query image a class, ms": milliseconds(
                 lambda: few.draw("train", 32 * next(number), 32), 200
             ),
             "the same with 15 query images, ms": milliseconds(lambda: tasks.draw("train", 32 * next(number), 32), 200),
-            "pixels of 32 tasks with 15 query images, MB": 32 * 5 * 16 * shape[0] * shape[1] * shape[2] / 1e6,
+            "pixels of 32 tasks with 15 query images, MB": 32 * 5 * 16 * prod(shape) / 1e6,
             "memory of its own that is more after these, MB": (after["own"] - before["own"]) / 1e6,
             "pages of the map that are in memory after these, MB": (after["map"] - before["map"]) / 1e6,
         }
@@ -80,16 +79,14 @@ def measured(classes: int, each: int, shape: tuple[int, int, int]) -> dict[str, 
 def main() -> None:
     found = {name: measured(*of) for name, of in SETS.items()}
     about = environment()
-    (HERE / "images.json").write_text(json.dumps({"sets": found, **about}, indent=1) + "\n")
+    Path(__file__).with_suffix(".json").write_text(json.dumps({"sets": found, **about}, indent=1) + "\n")
     lines = ["| sets of images | " + " | ".join(found) + " |", "|---" * (1 + len(found)) + "|"]
     for what in next(iter(found.values())):
         cells = (f"{own[what]:,.0f}" if own[what] >= 100 else f"{own[what]:.2f}" for own in found.values())
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
-    machine = about["machine"]
-    lines += ["", f"torch {about['versions']['torch']}, {machine['cpu']}, {machine['threads']} threads."]
-    readme = HERE / "README.md"
-    readme.write_text(re.sub(f"{BEGIN}.*{END}", BEGIN + "\n" + "\n".join(lines) + "\n" + END, readme.read_text(), flags=re.DOTALL))
-    print("\n".join(lines))
+    table = "\n".join([*lines, "", measured_on(about)])
+    put(BEGIN, table, END)
+    print(table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ whatever else the machine does falls on all alike. Leave the machine alone meanw
 
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tables import measured_on, put
 from torch import Tensor, nn
 
 import innerloop as il
@@ -153,11 +153,9 @@ def main() -> None:
         f"| drawing 25 tasks, ms | {found['draw 25 tasks, ms']:.3f} |",
         f"| `import innerloop` beyond torch's own time, s | {found['import, s']:.3f} |",
     ]
-    machine = found["machine"]
-    lines += ["", f"torch {found['versions']['torch']}, {machine['cpu']}, {machine['threads']} threads."]
-    readme = HERE / "README.md"
-    readme.write_text(re.sub(f"{BEGIN}.*{END}", BEGIN + "\n" + "\n".join(lines) + "\n" + END, readme.read_text(), flags=re.DOTALL))
-    print("\n".join(lines))
+    table = "\n".join([*lines, "", measured_on(found)])
+    put(BEGIN, table, END)
+    print(table)
 
 
 if __name__ == "__main__":

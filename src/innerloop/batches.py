@@ -35,6 +35,11 @@ def tensors(tree: Any) -> list[Tensor]:
     return found
 
 
+def in_bytes(t: Tensor) -> bytes:
+    """Kind, shape and numbers of a tensor, equal for equal ones: for digests."""
+    return f"{t.dtype}{list(t.shape)}".encode() + t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
 def onto(tree: Any, device: str | torch.device) -> Any:
     """The same on a device; itself where it is there already. The host does not wait for a GPU to have it.
 

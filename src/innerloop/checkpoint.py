@@ -66,6 +66,22 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is truncated or no safetensors file ({problem}); copy it again, or start the run anew") from problem
 
 
+def read_prior(folder: Path, prior: Params, going_on: str) -> tuple[Params, dict[str, Any]]:
+    """The prior that a run left in its folder, once it is known to fit the learner's, and what is kept beside it.
+
+    Args:
+        going_on: how such a run goes on, for one that is not finished.
+
+    Raises:
+        InputError: it is not there yet, missing, damaged, or of another network.
+    """
+    path = folder / PRIOR
+    if not path.is_file() and (folder / CHECKPOINT).is_file():
+        raise InputError(f"the run in {folder} is not finished: it has a checkpoint and no {PRIOR}; go on with {going_on}")
+    saved, about = read(path)
+    return fitting(prior, saved, path), about
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object of a JSON file.
 

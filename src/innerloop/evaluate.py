@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop import checkpoint
-from innerloop.batches import map_tensors, one, onto, tensors
-from innerloop.checkpoint import CHECKPOINT, PRIOR
+from innerloop.batches import in_bytes, map_tensors, one, onto, tensors
 from innerloop.engine import each_task, in_precision
 from innerloop.errors import Diverged, InputError, at_least_one
 from innerloop.explain import try_one
@@ -131,7 +130,7 @@ def evaluate(
         plain = drawn._replace(support=drawn.support.batch) if isinstance(drawn.support, Told) else drawn
         for k in range(count):
             for t in tensors(one(plain, k)):  # equal for equal tasks, whatever made them
-                digest.update(f"{t.dtype}{list(t.shape)}".encode() + t.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+                digest.update(in_bytes(t))
         return onto(drawn, device)
 
     try_one(going, prior, onto(there.draw(split, 0, 1), device))
@@ -336,11 +335,8 @@ def trained_prior(learner: Learner, folder: str | Path) -> Learner:
         InputError: there is none, it is damaged, or it is of another network: other names or shapes, or other values
             of buffers and frozen parameters, which are no part of a prior and so not in the folder.
     """
-    path = Path(folder) / PRIOR
-    if not path.is_file() and (path.parent / CHECKPOINT).is_file():
-        raise InputError(f"the run in {folder} is not finished: it has a checkpoint and no {PRIOR}; go on with train(…, resume=True)")
-    saved, about = checkpoint.read(path)
-    trained, then, now = checkpoint.fitting(learner.prior, saved, path), about.get("untrained", {}), untrained(learner.model)
+    trained, about = checkpoint.read_prior(Path(folder), learner.prior, going_on="train(…, resume=True)")
+    then, now = about.get("untrained", {}), untrained(learner.model)
     if other := sorted(name for name in then if then[name] != now.get(name, then[name])):
         raise InputError(
             f"{other[0]} of the network, a buffer or frozen parameter, is not what the prior in {folder} was trained with, and it is "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from innerloop.batches import tensors
+from innerloop.batches import in_bytes, tensors
 from innerloop.device import device_of
 from innerloop.errors import InputError
 from innerloop.learner import Batch
@@ -112,12 +112,8 @@ def untrained(model: Any) -> dict[str, str]:
     """A digest of each buffer and frozen parameter of a model's network: they are no part of a prior, and saved nowhere."""
     if not isinstance(model, Model):
         return {}
-    return {name: _digest(t) for name, t in {**dict(model.net.named_buffers()), **_frozen(model.net)}.items()}
-
-
-def _digest(t: Tensor) -> str:
-    plain = t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return blake2b(f"{t.dtype}{list(t.shape)}".encode() + plain.numpy().tobytes(), digest_size=8).hexdigest()
+    own = {**dict(model.net.named_buffers()), **_frozen(model.net)}
+    return {name: blake2b(in_bytes(t), digest_size=8).hexdigest() for name, t in own.items()}
 
 
 def _frozen(net: nn.Module) -> Params:

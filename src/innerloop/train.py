@@ -5,22 +5,35 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
-from innerloop import checkpoint
 from innerloop.batches import count, onto
 from innerloop.device import undrawn
-from innerloop.engine import MetaGradient, Plan, choose, each_task, in_precision
+from innerloop.engine import Plan, choose, each_task, in_precision, mean_over
 from innerloop.errors import Diverged, InputError, positive, whole
 from innerloop.explain import diverged, try_one
 from innerloop.learner import Learner, Task, task_loss
 from innerloop.losses import in_test
-from innerloop.outer import CHECKPOINT, METRICS, Row, State, Stopped, adam, finished, kept_by, open_log, place, signals
+from innerloop.outer import (
+    CHECKPOINT,
+    METRICS,
+    Row,
+    State,
+    Stopped,
+    adam,
+    emptied,
+    finished,
+    kept_by,
+    open_log,
+    optimizer_of,
+    place,
+    schedule_of,
+    signals,
+)
 from innerloop.params import Params, finite
 from innerloop.progress import bar
 from innerloop.tasks import Source, check_source, most_together, named_source, on
@@ -116,8 +129,8 @@ def train(
         asked = Plan(loop=True)  # each shape would be compiled anew
     by_phase = _phases(learner, phases)
     params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
-    outer = _optimizer(optimizer or adam(outer_rate), list(params.values()))
-    state = State(params, outer, _schedule(schedule, outer) if schedule else None, plan=asked)
+    outer = optimizer_of(optimizer or adam(outer_rate), list(params.values()))
+    state = State(params, outer, schedule_of(schedule, outer) if schedule else None, plan=asked)
     # What a run must keep to when it goes on: tasks are numbered by the size of the meta-batch.
     same = {"tasks": named_source(tasks), "meta_batch": meta_batch, "precision": precision, "optimizer": type(outer).__name__}
     same |= {"schedule": type(state.schedule).__name__ if state.schedule else "none", "phases": list(by_phase)}
@@ -145,8 +158,7 @@ def train(
     for each in (learner, *(p for p in by_phase.values() if p is not learner)):
         try_one(each, params, pieces[0])
     if folder:
-        checkpoint.writable(folder)
-        (folder / checkpoint.PRIOR).unlink(missing_ok=True)  # what an earlier run left is not what this one trains
+        emptied(folder)
     with (
         in_precision(precision, device),
         bar("training", iterations, first, progress) as shown,
@@ -183,7 +195,7 @@ def train(
                 look()
             with signals() as received:
                 while state.iteration < ends:
-                    gradient, loss = _mean(gradient_of, params, pieces)
+                    gradient, loss = mean_over(gradient_of, params, pieces, list(map(count, pieces)))
                     losses.add(trainee, pieces, loss)
                     state.step(gradient)
                     done = state.iteration
@@ -204,34 +216,6 @@ def train(
                     if done < iterations:
                         pieces = draw(done)
     return finished(learner, params, folder)
-
-
-def _optimizer(made: Any, params: list[Tensor]) -> Optimizer:
-    """What the user's function makes of the prior.
-
-    Raises:
-        InputError: it is no function that makes an optimiser, or one whose steps need a closure.
-    """
-    if isinstance(made, Optimizer):
-        raise InputError(f"optimizer is a {type(made).__name__} that is made; give what makes one of a list of tensors, such as adam(1e-3)")
-    if isinstance(outer := made(params), torch.optim.LBFGS) or not isinstance(outer, Optimizer):
-        raise InputError(f"optimizer makes a {type(outer).__name__}; give one of torch.optim whose step needs no closure")
-    return outer
-
-
-def _schedule(made: Any, outer: Optimizer) -> LRScheduler:
-    """What the user's function makes of the optimiser.
-
-    Raises:
-        InputError: it is no function that makes a schedule, or one that has to be told a loss.
-    """
-    if isinstance(made, LRScheduler):
-        raise InputError(
-            f"schedule is a {type(made).__name__} that is made; give what makes one of an optimiser, such as cosine(iterations)"
-        )
-    if isinstance(schedule := made(outer), ReduceLROnPlateau) or not isinstance(schedule, LRScheduler):
-        raise InputError(f"schedule makes a {type(schedule).__name__}; give one of torch's that steps by the iteration alone")
-    return schedule
 
 
 class _Losses:
@@ -256,17 +240,6 @@ class _Losses:
             if not math.isfinite(self.last):
                 raise diverged(learner, point, pieces, iteration, iteration * self.meta_batch)
             self.state.pending.append(self.last)
-
-
-def _mean(gradient_of: MetaGradient, params: Params, pieces: list[Task]) -> tuple[Params, Tensor]:
-    """Meta-gradient and loss of a meta-batch in pieces: their means, weighed by how many tasks they have."""
-    if len(pieces) == 1:
-        return gradient_of(params, pieces[0])
-    found = [gradient_of(params, piece) for piece in pieces]
-    whole_batch = sum(map(count, pieces))
-    shares = [count(piece) / whole_batch for piece in pieces]
-    gradient = {name: torch.stack([w * own[name] for w, (own, _) in zip(shares, found, strict=True)]).sum(0) for name in params}
-    return gradient, torch.stack([w * loss for w, (_, loss) in zip(shares, found, strict=True)]).sum()
 
 
 def _late(device: str) -> int:

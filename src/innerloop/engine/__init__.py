@@ -4,13 +4,12 @@ from innerloop.engine.choose import choose
 from innerloop.engine.compiled import compiled, compiled_linear, traced
 from innerloop.engine.each import each_task
 from innerloop.engine.memory import keep_freed_memory
-from innerloop.engine.plan import ENGINES, MetaGradient, Plan, meta_gradient
+from innerloop.engine.plan import ENGINES, Plan, mean_over, meta_gradient
 from innerloop.engine.precision import PRECISIONS, in_precision, known_precision
 
 __all__ = [
     "ENGINES",
     "PRECISIONS",
-    "MetaGradient",
     "Plan",
     "choose",
     "compiled",
@@ -19,6 +18,7 @@ __all__ = [
     "in_precision",
     "keep_freed_memory",
     "known_precision",
+    "mean_over",
     "meta_gradient",
     "traced",
 ]

@@ -1,6 +1,6 @@
 """A plan, and the meta-gradient by it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -96,17 +96,23 @@ def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
     def whole(params: Params, tasks: Task) -> tuple[Params, Tensor]:
         n = count(tasks)
         parts = [one(tasks, k) for k in range(n)] if plan.loop else chunks(tasks, plan.chunk)
-        if len(parts) == 1:
-            return piece(params, parts[0])
-        gradient, loss = (
-            {name: torch.zeros_like(p) for name, p in params.items()},
-            torch.zeros((), device=device_of(params)),
-        )
-        for part in parts:
-            part_gradient, part_loss = piece(params, part)
-            share = (1 if plan.loop else count(part)) / n
-            gradient = {name: g + share * part_gradient[name] for name, g in gradient.items()}
-            loss = loss + share * part_loss
-        return gradient, loss
+        return mean_over(piece, params, parts, [1] * n if plan.loop else list(map(count, parts)))
 
     return whole
+
+
+def mean_over(gradient_of: MetaGradient, params: Params, parts: Sequence[Task], sizes: Sequence[int]) -> tuple[Params, Tensor]:
+    """Meta-gradient and loss of a batch in parts: their means, weighed by how many tasks each has."""
+    if len(parts) == 1:
+        return gradient_of(params, parts[0])
+    gradient, loss = (
+        {name: torch.zeros_like(p) for name, p in params.items()},
+        torch.zeros((), device=device_of(params)),
+    )
+    n = sum(sizes)
+    for part, size in zip(parts, sizes, strict=True):
+        part_gradient, part_loss = gradient_of(params, part)
+        share = size / n
+        gradient = {name: g + share * part_gradient[name] for name, g in gradient.items()}
+        loss = loss + share * part_loss
+    return gradient, loss

@@ -473,10 +473,7 @@ def prior_of(folder: str | Path, trial: Trial) -> Params:
     Raises:
         InputError: it is not there yet, missing, damaged, or of another network.
     """
-    path = Path(folder) / PRIOR
-    if not path.is_file() and (path.parent / CHECKPOINT).is_file():
-        raise InputError(f"the run in {folder} is not finished: it has a checkpoint and no {PRIOR}; go on with innerloop run … --resume")
-    return checkpoint.fitting(trial.finish(trial.learner.prior), checkpoint.read(path)[0], path)
+    return checkpoint.read_prior(Path(folder), trial.finish(trial.learner.prior), going_on="innerloop run … --resume")[0]
 
 
 def _about(folder: Path) -> Row:

@@ -71,7 +71,7 @@ def with_new_head(net: nn.Module, prior: Params, ways: int, std: float = 0.0, ge
 
     Source: Ravi & Larochelle 2017, "Optimization as a model for few-shot learning", ICLR, its first baseline.
     """
-    head = _last_linear(net)
+    at, head = _last_linear(net)
     if ways < 1 or std < 0:
         raise InputError(f"ways is {ways} and std {std}; a head has 1 class or more, and a deviation of 0 or more")
     fresh = deepcopy(net)
@@ -87,7 +87,7 @@ def with_new_head(net: nn.Module, prior: Params, ways: int, std: float = 0.0, ge
             p.zero_()
         if std:
             nn.init.normal_(new.get_parameter("weight"), std=std, generator=generator)
-    fresh.set_submodule(head_of(net).removeprefix("net."), new)
+    fresh.set_submodule(at, new)
     return fresh
 
 
@@ -102,19 +102,19 @@ def without_head(net: nn.Module) -> nn.Module:
         InputError: something with parameters comes after it.
     """
     body = deepcopy(net)
-    body.set_submodule(_replaced(net).removeprefix("net."), nn.Identity())
+    body.set_submodule(_at_the_end(net), nn.Identity())
     return body
 
 
-def _replaced(net: nn.Module) -> str:
-    """The head, once nothing comes after it that is of its size.
+def _at_the_end(net: nn.Module) -> str:
+    """The head's name within the network, once nothing with parameters comes after it, which would be of its size.
 
     Raises:
         InputError: something does.
     """
-    head = head_of(net)
+    head = head_of(net).removeprefix("net.")
     after = [*net.named_parameters()][-1][0].rpartition(".")[0].partition(".parametrizations")[0]
-    if f"net.{after}" != head:
+    if after != head:
         kind = type(net.get_submodule(after)).__name__
         raise InputError(
             f"the last layer net.{after} is {kind}; a new head takes the place of an nn.Linear, with nothing to learn behind it"
@@ -122,11 +122,11 @@ def _replaced(net: nn.Module) -> str:
     return head
 
 
-def _last_linear(net: nn.Module) -> nn.Linear:
-    name = _replaced(net)
-    if not isinstance(head := net.get_submodule(name.removeprefix("net.")), nn.Linear):
-        raise InputError(f"the last layer {name} is {type(head).__name__}; a new head takes the place of an nn.Linear")
-    return head
+def _last_linear(net: nn.Module) -> tuple[str, nn.Linear]:
+    name = _at_the_end(net)
+    if not isinstance(head := net.get_submodule(name), nn.Linear):
+        raise InputError(f"the last layer net.{name} is {type(head).__name__}; a new head takes the place of an nn.Linear")
+    return name, head
 
 
 def _fits(own: Tensor | None, saved: Tensor | None) -> bool:

@@ -62,13 +62,13 @@ def with_film(net: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
     """
     own = deepcopy(net)
     there = dict(own.named_modules())
-    chosen = list(layers) or _before_the_last(own)
+    chosen, inside = list(layers) or _before_the_last(own), _of_attention(own)
     if not chosen:
         raise InputError(f"{type(net).__name__} has no linear layer or convolution before its last; name what is modulated with layers")
     for name in chosen:
         if name not in there or not name:
             raise InputError(f"there is no layer {name!r}; {nearest(name, [n for n in there if n])}")
-        if name in (inside := _of_attention(own)):
+        if name in inside:
             raise InputError(f"{name} is a part of {inside[name]}, whose attention reads its weights without it; name another layer")
         own.set_submodule(name, FiLM(there[name]))
     return own
@@ -88,8 +88,8 @@ def _before_the_last(net: nn.Module) -> list[str]:
 
 def _of_attention(net: nn.Module) -> dict[str, str]:
     """Names of what lies in torch's attention, which takes its parts' weights and does not call them; and where."""
-    at = [name for name, part in net.named_modules() if isinstance(part, nn.MultiheadAttention)]
-    return {name: where for where in at for name, _ in net.named_modules() if name.startswith(f"{where}." if where else "")}
+    found = [(at, part) for at, part in net.named_modules() if isinstance(part, nn.MultiheadAttention)]
+    return {f"{at}.{name}".removeprefix("."): at for at, part in found for name, _ in part.named_modules() if name}
 
 
 def scales(net: nn.Module) -> dict[str, tuple[str, str]]:

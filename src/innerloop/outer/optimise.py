@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch.optim import lr_scheduler as schedules
 from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop.errors import InputError, positive
+
+Made = TypeVar("Made")
 
 
 def adam(rate: float, clip: float | None = None, longest: float | None = None) -> Callable[[list[Tensor]], Optimizer]:
@@ -49,6 +52,34 @@ def _clip(params: list[Tensor], bound: float, *step: object) -> None:
 
 def _shorten(params: list[Tensor], bound: float, *step: object) -> None:
     torch.nn.utils.clip_grad_norm_(params, bound)
+
+
+def optimizer_of(make: Any, params: list[Tensor]) -> Optimizer:
+    """What the user's function makes of the prior.
+
+    Raises:
+        InputError: it is no function that makes an optimiser, or one whose steps need a closure.
+    """
+    usual, needed = "a list of tensors, such as adam(1e-3)", "torch.optim whose step needs no closure"
+    return _made("optimizer", make, params, Optimizer, torch.optim.LBFGS, usual, needed)
+
+
+def schedule_of(make: Any, outer: Optimizer) -> LRScheduler:
+    """What the user's function makes of the optimiser.
+
+    Raises:
+        InputError: it is no function that makes a schedule, or one that has to be told a loss.
+    """
+    usual, needed = "an optimiser, such as cosine(iterations)", "torch's that steps by the iteration alone"
+    return _made("schedule", make, outer, LRScheduler, schedules.ReduceLROnPlateau, usual, needed)
+
+
+def _made(name: str, make: Any, given: Any, kind: type[Made], unfit: type, usual: str, needed: str) -> Made:
+    if isinstance(make, kind):
+        raise InputError(f"{name} is a {type(make).__name__} that is made; give what makes one of {usual}")
+    if isinstance(found := make(given), unfit) or not isinstance(found, kind):
+        raise InputError(f"{name} makes a {type(found).__name__}; give one of {needed}")
+    return found
 
 
 def cosine(iterations: int, least: float = 0.0) -> Callable[[Optimizer], LRScheduler]:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop import checkpoint
-from innerloop.checkpoint import CHECKPOINT, PRIOR
+from innerloop.checkpoint import CHECKPOINT, PRIOR, writable
 from innerloop.device import device_of, random_state
 from innerloop.engine import Plan
 from innerloop.errors import InputError
@@ -174,6 +174,16 @@ def place(out: str | Path | None, needed: bool) -> Path | None:
     if needed and out is None:
         raise InputError("resume and track need the folder of the run; give out=…")
     return None if out is None else Path(out)
+
+
+def emptied(folder: Path) -> Path:
+    """The folder of a run that begins or goes on, without the prior that an earlier one left: it is not what this one trains.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    (writable(folder) / PRIOR).unlink(missing_ok=True)
+    return folder
 
 
 def finished(learner: Learner, params: Params, folder: Path | None) -> Learner:

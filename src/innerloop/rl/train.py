@@ -8,12 +8,11 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from innerloop import checkpoint
 from innerloop.batches import onto
 from innerloop.engine import Plan, meta_gradient
 from innerloop.errors import Diverged, InputError, positive, whole
 from innerloop.learner import Learner, Task
-from innerloop.outer import CHECKPOINT, Row, State, Stopped, finished, kept_by, open_log, place, signals
+from innerloop.outer import CHECKPOINT, Row, State, Stopped, emptied, finished, kept_by, open_log, optimizer_of, place, signals
 from innerloop.outer.trpo import TrustRegion
 from innerloop.params import finite
 from innerloop.progress import bar
@@ -96,7 +95,7 @@ def train_policy(
         raise InputError(f"engine is {engine!r}; policies are trained with {', '.join(known)}")
     plan = Plan(compiled=engine == "vmap+compile" or (engine == "auto" and iterations >= WORTH))
     params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
-    state = State(params, optimizer(list(params.values())) if optimizer else None, plan=plan, best=dict(params))
+    state = State(params, optimizer_of(optimizer, list(params.values())) if optimizer else None, plan=plan, best=dict(params))
     same: dict[str, Any] = {"experience": named_source(experience), "meta_batch": meta_batch}
     same |= {"outer": "trust region" if state.outer is None else type(state.outer).__name__, "outer_steps": outer_steps}
     same |= kept_by(learner, state.outer)
@@ -108,8 +107,7 @@ def train_policy(
         _by_gradient(learner, state, plan, outer_steps) if state.outer else _by_trust(replace(outer(learner), compile=plan.compiled), state)
     )
     if folder:
-        checkpoint.writable(folder)
-        (folder / checkpoint.PRIOR).unlink(missing_ok=True)
+        emptied(folder)
     with (
         bar("training", iterations, first, progress) as shown,
         open_log(folder, first, lambda: state.seconds, track, log) as write,
