@@ -387,3 +387,40 @@ def test_a_loaders_lists_are_told_from_tuples() -> None:
     learner = il.maml(net, il.mse(net), 2)
     with pytest.raises(InputError, match="a list as support is one batch for each step, so give a tuple"):
         learner.adapt(learner.prior, [x, x])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda net: il.maml(net, nn.MSELoss()), r"loss is MSELoss\(\), which knows no network; .* such as mse\(net\)"),
+        (lambda net: il.l2f(net, functional.cross_entropy), r"loss is cross_entropy, .* supervised\(net, cross_entropy\)"),
+        (lambda net: il.maml(net, None), "loss is None, which knows no network"),
+        (lambda net: il.maml(il.mse(net), net), "a network is a Supervised; give an nn.Module, and its loss behind it"),
+        (lambda net: il.maml(net, il.mse(net), 1.5), "steps is 1.5; it must be a whole number"),
+        (lambda net: il.maml(net, il.mse(net), 1, {"net": 0.1}), "rate is {'net': 0.1}; an inner rate must be 0 or more, or a function"),
+        (lambda net: il.maml(net, il.mse(net), 2, [0.1]), "steps is 2 and there are 1 rates; give one rate, or one for each step"),
+        (lambda net: il.maml(net, il.mse(net), only=lambda name: True), "patterns are a function; give names or parts of names"),
+    ],
+)
+def test_what_is_no_learner_is_refused_when_it_is_made(make: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(nn.Linear(1, 1))
+
+
+def test_a_loss_of_torchs_is_made_one_of_the_network() -> None:
+    net = nn.Linear(1, 1)
+    x, y = torch.ones(2, 1), torch.tensor([[1.0], [5.0]])
+    assert il.supervised(net, nn.L1Loss())({"net.weight": torch.ones(1, 1), "net.bias": torch.zeros(1)}, (x, y)) == 2
+
+
+@pytest.mark.parametrize(("support", "query", "part"), [(0, 2, "support"), (2, 0, "query")])
+def test_tasks_without_examples_are_refused(support: int, query: int, part: str) -> None:
+    net = nn.Linear(1, 1)
+    tasks = il.from_function(lambda generator: Task((torch.ones(support, 1),) * 2, (torch.ones(query, 1),) * 2))
+    with pytest.raises(InputError, match=rf"the {part} of a task has no examples \(tensors of shapes \[0, 1\], \[0, 1\]\)"):
+        il.train(il.maml(net, il.mse(net)), tasks, 2, meta_batch=2, progress=False)
+    if part == "query":
+        with pytest.raises(InputError, match="the query of a task has no examples"):
+            il.evaluate(il.maml(net, il.mse(net)), tasks, n_tasks=2)
+    else:  # nothing is taken from a support where there are no steps
+        assert il.evaluate(il.maml(net, il.mse(net), 0), tasks, n_tasks=2).mean.isfinite().all()

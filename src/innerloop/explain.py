@@ -20,13 +20,18 @@ def try_one(learner: Learner, params: Params, batch: Task) -> None:
     for name, p in params.items():
         if not p.isfinite().all():
             raise InputError(f"the prior's {name} holds NaN or infinity; start from a fresh network")
+    task = one(batch, 0)
+    for part, content in task._asdict().items():
+        if (parts := tensors(content)) and not any(t.numel() for t in parts) and (part == "query" or learner.steps):
+            shapes = ", ".join(str(list(t.shape)) for t in parts)
+            raise InputError(f"the {part} of a task has no examples (tensors of shapes {shapes}); give one or more")
     try:
         with torch.no_grad(), undrawn(device_of(params)):
-            task_loss(learner)(params, one(batch, 0))
+            task_loss(learner)(params, task)
     except InputError:
         raise
     except (RuntimeError, TypeError, IndexError, KeyError, AttributeError, ValueError) as problem:
-        shapes = ", ".join(str(list(t.shape)) for t in tensors(one(batch, 0)))
+        shapes = ", ".join(str(list(t.shape)) for t in tensors(task))
         first, *rest = (line.strip() for line in str(problem).strip().splitlines() or [type(problem).__name__])
         line = f"{first} {rest[0]}" if first.endswith(":") and rest else first
         would_do = "see that they fit network and loss"

@@ -19,7 +19,12 @@ def named(prefix: str, net: nn.Module) -> Params:
 
     >>> list(named("net", nn.Linear(2, 1)))
     ['net.weight', 'net.bias']
+
+    Raises:
+        InputError: it is no module.
     """
+    if not isinstance(net, nn.Module):
+        raise InputError(f"a network is a {type(net).__name__}; give an nn.Module, and its loss behind it")
     return {f"{prefix}.{name}": p.detach().clone() for name, p in net.named_parameters() if p.requires_grad}
 
 
@@ -49,6 +54,8 @@ def within(params: Params, only: Patterns) -> Params:
     Raises:
         InputError: a pattern matches nothing, or no parameter is left.
     """
+    if not isinstance(only, Sequence):
+        raise InputError(f"patterns are a {type(only).__name__}; give names or parts of names, such as 'net.head' or ['net', '-net.head']")
     patterns = [only] if isinstance(only, str) else list(only)
     found = {}
     for pattern in patterns:

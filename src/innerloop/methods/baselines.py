@@ -18,9 +18,15 @@ def pretrained(net: nn.Module, loss: Loss) -> Learner:
     """No adaptation: trained on all tasks at once, θ ← argmin Σ_i L_i(θ).
 
     The baseline of every paper here; ``maml`` with the trained network fine-tunes it.
+
+    Raises:
+        InputError: the network is no module or has nothing to learn, or the loss is one of torch's, which knows no network.
     """
     if not (prior := named("net", net)):
         raise InputError(f"{type(net).__name__} has no parameters to learn; give a network that has")
+    if not callable(loss) or any(known is loss or known is type(loss) for known in (*vars(nn).values(), *vars(nn.functional).values())):
+        what = getattr(loss, "__name__", str(loss))
+        raise InputError(f"loss is {what}, which knows no network; give one of this network, such as mse(net) or supervised(net, {what})")
     return Learner(prior, (), loss, model(net))
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from innerloop.errors import InputError
+from innerloop.errors import InputError, whole
 from innerloop.learner import Batch, Learner, Loss
 from innerloop.methods.baselines import head_of, pretrained
 from innerloop.params import Params, Patterns, within
@@ -38,12 +39,13 @@ def maml(
 
     Source: Finn et al. 2017, arXiv:1703.03400, algorithm 2.
     """
+    whole(steps=steps)
     rates = list(rate) if isinstance(rate, Sequence) else [rate] * steps
-    if steps < 0 or len(rates) != steps:
-        raise InputError(f"steps is {steps} and there are {len(rates)} rates; take 0 steps or more, with one rate or one for each step")
+    if len(rates) != steps:
+        raise InputError(f"steps is {steps} and there are {len(rates)} rates; give one rate, or one for each step")
     for r in rates:
-        if not (callable(r) or r >= 0):
-            raise InputError(f"rate is {r}; an inner rate must be 0 or more")
+        if not (callable(r) or (isinstance(r, Real | Tensor) and r >= 0)):
+            raise InputError(f"rate is {r}; an inner rate must be 0 or more, or a function (params, name) → rate")
     if clip is not None and not clip > 0:
         raise InputError(f"clip is {clip}; the largest element of a gradient must be above 0, or None for any")
     start = pretrained(net, loss)

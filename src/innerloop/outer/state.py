@@ -176,14 +176,13 @@ def place(out: str | Path | None, needed: bool) -> Path | None:
     return None if out is None else Path(out)
 
 
-def emptied(folder: Path) -> Path:
-    """The folder of a run that begins or goes on, without the prior that an earlier one left: it is not what this one trains.
+def emptied(folder: Path) -> None:
+    """Make the folder of a run, and take away the prior that an earlier one left there: it is not what this one trains.
 
     Raises:
         InputError: it cannot be made or written.
     """
     (writable(folder) / PRIOR).unlink(missing_ok=True)
-    return folder
 
 
 def finished(learner: Learner, params: Params, folder: Path | None) -> Learner:
