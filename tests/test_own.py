@@ -392,19 +392,23 @@ def test_a_loaders_lists_are_told_from_tuples() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda net: il.maml(net, nn.MSELoss()), r"loss is MSELoss\(\), which knows no network; .* such as mse\(net\)"),
-        (lambda net: il.l2f(net, functional.cross_entropy), r"loss is cross_entropy, .* supervised\(net, cross_entropy\)"),
-        (lambda net: il.maml(net, None), "loss is None, which knows no network"),
-        (lambda net: il.maml(il.mse(net), net), "a network is a Supervised; give an nn.Module, and its loss behind it"),
-        (lambda net: il.maml(net, il.mse(net), 1.5), "steps is 1.5; it must be a whole number"),
-        (lambda net: il.maml(net, il.mse(net), 1, {"net": 0.1}), "rate is {'net': 0.1}; an inner rate must be 0 or more, or a function"),
-        (lambda net: il.maml(net, il.mse(net), 2, [0.1]), "steps is 2 and there are 1 rates; give one rate, or one for each step"),
-        (lambda net: il.maml(net, il.mse(net), only=lambda name: True), "patterns are a function; give names or parts of names"),
+        (lambda net, maml, l2f: maml(net, nn.MSELoss()), r"loss is MSELoss\(\), which knows no network; .* such as mse\(net\)"),
+        (lambda net, maml, l2f: l2f(net, functional.cross_entropy), r"loss is cross_entropy, .* supervised\(net, cross_entropy\)"),
+        (lambda net, maml, l2f: maml(net, None), "loss is None, which knows no network"),
+        (lambda net, maml, l2f: maml(il.mse(net), net), "a network is a Supervised; give an nn.Module, and its loss behind it"),
+        (lambda net, maml, l2f: maml(net, il.mse(net), 1.5), "steps is 1.5; it must be a whole number"),
+        (
+            lambda net, maml, l2f: maml(net, il.mse(net), 1, {"net": 0.1}),
+            "rate is {'net': 0.1}; an inner rate must be 0 or more, or a function",
+        ),
+        (lambda net, maml, l2f: maml(net, il.mse(net), 2, [0.1]), "steps is 2 and there are 1 rates; give one rate, or one for each step"),
+        (lambda net, maml, l2f: maml(net, il.mse(net), only=lambda name: True), "patterns are a function; give names or parts of names"),
     ],
 )
 def test_what_is_no_learner_is_refused_when_it_is_made(make: Any, message: str) -> None:
+    anything: Any = il  # so that types, too, may be wrong
     with pytest.raises(InputError, match=message):
-        make(nn.Linear(1, 1))
+        make(nn.Linear(1, 1), anything.maml, anything.l2f)
 
 
 def test_a_loss_of_torchs_is_made_one_of_the_network() -> None:

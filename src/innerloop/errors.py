@@ -38,6 +38,11 @@ def at_least_one(**counts: int | None) -> None:
             raise InputError(f"{name} is {value}; give 1 or more")
 
 
+def in_a_line(problem: Exception) -> str:
+    """An error of others in a line: its kind, and the first line of what it says."""
+    return f"{type(problem).__name__}: {(str(problem).strip() or 'no message').splitlines()[0]}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a name that is not known.
 

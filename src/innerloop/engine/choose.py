@@ -9,7 +9,7 @@ from innerloop.batches import count, some
 from innerloop.device import device_of, finish, records
 from innerloop.engine.memory import free_memory, peak_memory
 from innerloop.engine.plan import MetaGradient, Plan, meta_gradient
-from innerloop.errors import InputError
+from innerloop.errors import InputError, in_a_line
 from innerloop.learner import Learner, Task
 from innerloop.params import Params
 
@@ -65,7 +65,7 @@ def choose(
             return plan, _compiled(learner, params, tasks, plan, seconds, say), seconds
         except Exception as problem:
             eager = replace(plan, compiled=False, recorded=False)
-            raise InputError(f"engine {plan} does not work here: {_line(problem)}; {eager} would do") from problem
+            raise InputError(f"engine {plan} does not work here: {in_a_line(problem)}; {eager} would do") from problem
 
     found = {plan: meta_gradient(learner, plan) for plan in _uncompiled(learner, params, tasks, chunk, seconds, warn)}
     worth = _worth_compiling(learner, list(found), seconds, iterations, count(tasks))
@@ -73,7 +73,7 @@ def choose(
         try:
             found[candidate] = _compiled(learner, params, tasks, candidate, seconds, say)
         except Exception as problem:  # whatever the compiler or the C++ behind it raises: the run can go on without
-            warn(f"compiling {candidate} failed, going on without: {_line(problem)}")
+            warn(f"compiling {candidate} failed, going on without: {in_a_line(problem)}")
     best = min(found, key=lambda plan: seconds[_key(plan)])
     return best, found[best], seconds
 
@@ -94,7 +94,7 @@ def _uncompiled(
             raise
         except (RuntimeError, ValueError) as problem:  # such as a layer that vmap has no rule for
             problems.append(problem)
-            warn(f"engine {plan} does not work here, going on without: {_line(problem)}")
+            warn(f"engine {plan} does not work here, going on without: {in_a_line(problem)}")
 
     before, free = peak_memory(device), free_memory(device)
     timed(Plan(loop=True, recompute=True), one, n)
@@ -140,10 +140,6 @@ def _compiled(
 
 def _key(plan: Plan) -> str:
     return f"one iteration, {plan}"
-
-
-def _line(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {(str(problem).strip() or 'no message').splitlines()[0]}"
 
 
 def _seconds(learner: Learner, params: Params, tasks: Task, plan: Plan) -> float:

@@ -312,6 +312,7 @@ def run(experiment: Experiment, settings: Budget, options: Options) -> Row:
         "claims": {} if lacking else {case: dict(claim) for case, claim in experiment.claimed(asdict(settings)).items()},
         "cases": cases,
         "engine": _engine(engine) | ({"later": [_engine(row) for row in later]} if later else {}),  # a phase has its own
+        **({"part": rows[-1]["part"]} if "part" in rows[-1] else {}),  # of the rollouts, that a trust region's curvature was taken on
         "seconds": round(rows[-1]["seconds"] + time.perf_counter() - started, 1),
         "peak_memory_mb": peak_memory_mb(),
         **environment(options.device),

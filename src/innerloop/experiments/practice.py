@@ -91,6 +91,10 @@ class Practice(Budget):
     """of the KL in an outer step by trpo"""
     part: float = 0.0
     """of the rollouts, that TRPO's curvature is taken on; 0 for all up to 20,000 steps, a quarter above"""
+    hessian: Literal["exact", "differences"] = "exact"
+    """products of trpo's curvature: exact, or differences of two gradients as in MAML's code"""
+    damping: float = 1e-5
+    """added to the diagonal of trpo's curvature"""
     precision: str = "float32"
     """float32, tf32 or bfloat16: of the products of trpo's curvature, and of nothing else"""
     outer_rate: float = 1e-3
@@ -126,12 +130,13 @@ class PolicyTrial(Trial):
         if options.watch or options.chunk:
             raise InputError("watch and chunk are of learners with data, not of policies; leave them out")
         _see_use(settings)
+        own = {name: getattr(settings, name) for name in OF_TRPO}
         return train_policy(
             self.learner,
             self.tasks,
             settings.iterations,
             meta_batch=settings.meta_batch,
-            outer=partial(trpo, limit=settings.limit, part=settings.part or None, precision=settings.precision, goal=self.goal),
+            outer=partial(trpo, part=settings.part or None, goal=self.goal, **own) if settings.outer == "trpo" else None,
             optimizer=None if settings.outer == "trpo" else adam(settings.outer_rate),
             outer_steps=5 if settings.outer == "promp" else 1,
             best=settings.best,
@@ -155,8 +160,9 @@ class PolicyTrial(Trial):
         return evaluate_policy(learner, tasks, steps, n_tasks, **how)
 
 
+OF_TRPO = ("limit", "hessian", "damping", "precision")
 OF: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("precision", "outer", ("trpo",)),
+    *((name, "outer", ("trpo",)) for name in ("hessian", "damping", "precision")),
     ("outer_rate", "outer", ("adam", "promp")),
     ("ratio_bound", "outer", ("promp",)),
     ("inner_kl", "outer", ("promp",)),
@@ -169,6 +175,10 @@ def _see_use(settings: Practice) -> None:
     for name, other, values in OF:
         if getattr(settings, name) != getattr(Practice, name) and (own := getattr(settings, other)) not in values:
             raise InputError(f"{name} is of {other} {' or '.join(values)}, and {other} is {own}; leave it out")
+    if settings.credit and settings.normalised:
+        raise InputError(
+            "credit is in units of rewards, beside which normalised advantages count for nothing; take it with --no-normalised"
+        )
 
 
 def inner_loss(settings: Practice, policy: nn.Module) -> Loss:

@@ -12,7 +12,7 @@ from torch.func import grad, grad_and_value, jvp, vjp
 from innerloop.batches import map_tensors, tensors
 from innerloop.device import device_of
 from innerloop.engine import compiled, compiled_linear, in_precision, keep_freed_memory, known_precision
-from innerloop.errors import InputError
+from innerloop.errors import Diverged, InputError
 from innerloop.params import Params
 
 
@@ -24,12 +24,14 @@ class Moved:
         before, after: the surrogate.
         moved: the divergence from the outputs before the step.
         tries: lengths that were tried; 0 where there was no direction to go.
+        part: of the batch, that F was taken on.
     """
 
     before: float
     after: float
     moved: float
     tries: int
+    part: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,20 +87,36 @@ class TrustRegion:
             )
 
     def __call__(self, params: Params, batch: Any) -> tuple[Params, Moved]:
-        """The parameters after the step, which are the same ones where it was rejected, and what it did."""
+        """The parameters after the step, which are the same ones where it was rejected, and what it did.
+
+        Raises:
+            Diverged: the surrogate or its gradient is NaN or infinite, or so large that its square is.
+        """
         keep_freed_memory()
         gradient, (before, old) = self._gradient(params, batch)
-        times = self.curvature(params, self.fewer(batch))
+        for name, value in (("surrogate", before), ("squared length of the surrogate's gradient", dot(gradient, gradient))):
+            if not value.isfinite():
+                raise Diverged(
+                    f"the {name} is {float(value)}; scale rewards down, or see that the policy gives its own actions a probability"
+                )
+        some = self.fewer(batch)
+        part = 1.0 if some is batch else _numbers(some) / _numbers(batch)
+        times = self.curvature(params, some)
         direction, bent = conjugate_gradients(times, map_tensors(torch.neg, gradient), self.products)
         if not bent > 0:
-            return params, Moved(float(before), float(before), 0.0, 0)
+            return params, Moved(float(before), float(before), 0.0, 0, part)
         length = (2 * self.limit / bent) ** 0.5
         for k in range(self.tries):
             there = {name: p + length * self.shrink**k * direction[name] for name, p in params.items()}
             after, moved = self._measure(there, batch, old)
             if after < before and moved <= self.limit:
-                return there, Moved(float(before), float(after), float(moved), k + 1)
-        return params, Moved(float(before), float(before), 0.0, self.tries)
+                return there, Moved(float(before), float(after), float(moved), k + 1, part)
+        return params, Moved(float(before), float(before), 0.0, self.tries, part)
+
+    def kept(self) -> dict[str, Any]:
+        """Settings that a run must keep to when it goes on."""
+        own = ("limit", "products", "damping", "shrink", "tries", "hessian", "precision")
+        return {f"the trust region's {name}": getattr(self, name) for name in own}
 
     def curvature(self, params: Params, batch: Any) -> Callable[[Params], Params]:
         """v ↦ (F + damping) v."""
@@ -153,6 +171,10 @@ class TrustRegion:
             return map_tensors(lambda a, b: (a - b) / (2 * small), up, down)
 
         return product
+
+
+def _numbers(batch: Any) -> int:
+    return sum(t.numel() for t in tensors(batch))
 
 
 NUDGE = 1e-2

@@ -1,5 +1,8 @@
 """Reinforcement learning: worlds, policies, rollouts, the losses of a policy, and training one by trust regions."""
 
+from importlib import import_module
+from typing import Any
+
 from innerloop.rl.evaluate import evaluate_policy
 from innerloop.rl.families import Drifting, FamilyExperience, Rectangles
 from innerloop.rl.losses import clipped, e_maml, judged, loaded_dice, promp, ratio, score, summing
@@ -40,3 +43,10 @@ __all__ = [
     "train_policy",
     "trpo",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``rl.gym`` and ``rl.locomotion``, which need gymnasium, when they are asked for."""
+    if name in ("gym", "locomotion"):
+        return import_module(f"innerloop.rl.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

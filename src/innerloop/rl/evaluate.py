@@ -10,7 +10,7 @@ from innerloop.evaluate import Scores
 from innerloop.learner import Learner
 from innerloop.progress import bar
 from innerloop.rl.families import FamilyExperience
-from innerloop.rl.rollouts import Experience, total
+from innerloop.rl.rollouts import Experience, check_experience, total
 from innerloop.rl.worlds import without_telling
 from innerloop.tasks import check_split, named_source
 
@@ -59,6 +59,7 @@ def evaluate_policy(
     Source: Finn et al. 2017, arXiv:1703.03400, §5.3.
     """
     check_split(split)
+    check_experience(experience)
     at_least_one(n_tasks=n_tasks, together=together)
     if steps is not None:
         learner, experience = experience.going(learner, steps)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ class Vector:
         scaled: actions from −1 to 1 are stretched to the bounds of the action space; what is
             beyond them is cut either way.
         masked: the environment leaves finished sub-environments alone; without, they are reset and what they do is not looked at.
-        name: of the world, in results.
+        name: of the world, in results; give worlds that differ names that do, as scores of one name, horizon and seed are compared.
         seed: any whole number.
         reel: where frames of the first episode go: see ``filmed``.
 
@@ -69,6 +68,8 @@ class Vector:
                 "make it with autoreset_mode=AutoresetMode.DISABLED"
             )
         seen, acts = env.single_observation_space, env.single_action_space
+        if not np.array_equal(self.tasks("train", 0, 1), self.tasks("train", 0, 1)):
+            raise InputError(f"sample_tasks of {self.name} gives other tasks at each call; let it draw from the rng that it is given alone")
         if not isinstance(seen, gymnasium.spaces.Box) or len(seen.shape) != 1:
             raise InputError(f"observations are {seen}; give a Box of one axis, as by gymnasium.wrappers.FlattenObservation")
         if isinstance(acts, gymnasium.spaces.Box) and np.issubdtype(acts.dtype, np.floating):
@@ -101,8 +102,14 @@ class Vector:
         return int(space.n) if self.discrete else int(np.prod(space.shape))
 
     def tasks(self, split: str, first: int, count: int) -> Tensor:
-        rngs = (_numpy(generator_of(self.seed, split, i)) for i in range(first, first + count))
-        return torch.as_tensor(np.concatenate([self._of(1).sample_tasks(1, rng) for rng in rngs])).float()
+        return torch.as_tensor(np.concatenate([self._task(generator_of(self.seed, split, i)) for i in range(first, first + count)])).float()
+
+    def _task(self, generator: torch.Generator) -> np.ndarray:
+        env = self._of(1)
+        row = np.asarray(env.sample_tasks(1, np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))))
+        if row.ndim != 2 or len(row) != 1 or not np.issubdtype(row.dtype, np.number) or not np.isfinite(row).all():
+            raise InputError(f"sample_tasks(1, rng) of {self.name} gives {row.tolist()!r:.80}; give 1 row of numbers, and n of them for n")
+        return row
 
     def identity(self, tasks: Tensor) -> Tensor:
         """All numbers of the task."""
@@ -187,15 +194,31 @@ class _Filmed(_Running):
         return found
 
 
-def _numpy(generator: torch.Generator) -> np.random.Generator:
-    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+class _Once(gymnasium.Wrapper):
+    """An environment that stays as it is from an episode's end on, until it is reset with a seed."""
+
+    over = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is None and self.over:
+            return self.seen, {}
+        self.over = False
+        self.seen, about = self.env.reset(seed=seed, options=options)
+        return self.seen, about
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        if self.over:
+            return self.seen, 0.0, False, False, {}
+        self.seen, reward, terminated, truncated, about = self.env.step(action)
+        self.over = bool(terminated or truncated)
+        return self.seen, reward, terminated, truncated, about
 
 
 class _Several(SyncVectorEnv):
     """Single environments in turn, whose tasks are set one by one."""
 
     def sample_tasks(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        return np.asarray(self.envs[0].get_wrapper_attr("sample_tasks")(n, rng), dtype=float)
+        return np.asarray(self.envs[0].get_wrapper_attr("sample_tasks")(n, rng))
 
     def set_tasks(self, tasks: np.ndarray) -> None:
         for env, task in zip(self.envs, tasks, strict=True):
@@ -211,16 +234,43 @@ def Single(make: Callable[[], gymnasium.Env], horizon: int = 200, **how: Any) ->
         how: further arguments of ``Vector``.
 
     Raises:
-        InputError: the environment lacks one of the two methods, or as for ``Vector``.
+        InputError: the environment lacks one of the two methods, does not do what its spaces say, or as for ``Vector``.
     """
-    one = make()
+    if not callable(make):
+        raise InputError(f"make is a {type(make).__name__}; give a function that makes an environment, such as lambda: MyEnv()")
+    pool = [make()]
+    one = pool[0]
     if missing := [method for method in ("sample_tasks", "set_task") if not one.has_wrapper_attr(method)]:
         raise InputError(
             f"{type(one.unwrapped).__name__} has no {missing[0]}; give it sample_tasks(n, rng), which returns an array of n rows of "
             "numbers, and set_task(task), which takes one of them"
         )
-    several = partial(_Several, autoreset_mode=AutoresetMode.DISABLED)
-    return Vector(lambda n: several([make] * n), horizon, **{"name": type(one.unwrapped).__name__, **how})
+    name = type(one.unwrapped).__name__
+    for space in ("observation_space", "action_space"):
+        if not hasattr(one, space):
+            raise InputError(f"{name} does not say its {space}; set it")
+
+    def several(n: int) -> _Several:
+        pool.extend(make() for _ in range(n - len(pool)))
+        return _Several([lambda env=env: _Once(env) for env in pool[:n]], autoreset_mode=AutoresetMode.DISABLED)
+
+    world = Vector(several, horizon, **{"name": name, **how})
+    _try_one(one, world)
+    return world
+
+
+def _try_one(env: Any, world: Vector) -> None:
+    """Refuse an environment that shows in its first step what its spaces do not hold."""
+    env.get_wrapper_attr("set_task")(world.tasks("train", 0, 1)[0].double().numpy())
+    seen, _ = env.reset(seed=0)
+    following, reward, *_ = env.step(env.action_space.sample())
+    for given in (seen, following):
+        if np.shape(given) != (world.observations,):
+            raise InputError(
+                f"{world.name} shows an observation of shape {list(np.shape(given))}, and its space is of {[world.observations]}"
+            )
+    if np.ndim(reward):
+        raise InputError(f"{world.name} gives a reward of shape {list(np.shape(reward))}; give a number")
 
 
 class NavigationEnv(gymnasium.Env):

@@ -11,7 +11,7 @@ from torch.func import vmap
 
 from innerloop.batches import one
 from innerloop.engine import keep_freed_memory, traced
-from innerloop.errors import Diverged, InputError
+from innerloop.errors import Diverged, InputError, whole
 from innerloop.learner import Learner, Task
 from innerloop.params import Params, finite
 from innerloop.rl.policies import Policy
@@ -23,7 +23,8 @@ from innerloop.tasks.source import generator_of
 class Rollouts(NamedTuple):
     """Trajectories of one task, K of T time steps each; with another axis in front, of several tasks.
 
-    What comes after an episode's end is 0 and not ``alive``: losses and returns leave it out.
+    What comes after an episode's end is not ``alive``, and losses and returns leave it out: its first step again, which the policy
+    could take, with no reward.
 
     Args:
         observations: ``[K, T, observations]``, before each action.
@@ -76,8 +77,7 @@ def collect(
         InputError: an observation or a reward is NaN or infinite, or the policy's actions are not the world's.
         Diverged: it is, and the parameters that acted are too.
     """
-    if trajectories < 1 or world.horizon < 1:
-        raise InputError(f"trajectories is {trajectories} and the world's horizon {world.horizon}; both must be 1 or more")
+    _check_sizes(trajectories, world)
     keep_freed_memory()
     like = next(iter(params.values()))
     device, kind = like.device, like.dtype
@@ -104,9 +104,9 @@ def collect(
         last = _last(observations, seen, taken) if returns.bootstrap else None
         if (missing := world.horizon - len(steps)) > 0:
             observations, actions, rewards, taken = (_longer(t, missing) for t in (observations, actions, rewards, taken))
-        # Not times 0: what comes after an episode's end may be NaN.
-        observations, rewards = observations.where(taken.unsqueeze(-1), 0), rewards.where(taken, 0)
-        actions = actions.where(taken if world.discrete else taken.unsqueeze(-1), 0)
+        # Not times 0, as what comes after an episode's end may be NaN; and not 0, which the policy may have no probability for.
+        observations, rewards = observations.where(taken.unsqueeze(-1), observations[:, :, :1]), rewards.where(taken, 0)
+        actions = actions.where(taken if world.discrete else taken.unsqueeze(-1), actions[:, :, :1])
         log_prob = vmap(policy)(params, observations).log_prob(actions) * taken
         return Rollouts(observations, actions, rewards, taken, log_prob, returns(observations, rewards, taken, last, alive | cut))
 
@@ -138,15 +138,28 @@ def _longer(t: Tensor, missing: int) -> Tensor:
     return torch.cat([t, t.new_zeros(*t.shape[:2], missing, *t.shape[3:])], 2)
 
 
+def _check_sizes(trajectories: int, world: World) -> None:
+    whole(trajectories=trajectories, horizon=world.horizon)
+    if trajectories < 1 or world.horizon < 1:
+        raise InputError(f"trajectories is {trajectories} and the world's horizon {world.horizon}; both must be 1 or more")
+
+
+DISTRIBUTIONS = "its forward must return rl.Gaussian(mean, log_sd) or rl.Categorical(logits), as rl.GaussianPolicy(net, actions) does"
+
+
 def _check_policy(policy: Policy, params: Params, seen: Tensor, noise: Tensor, world: World) -> None:
     """Refuse a policy that does not fit the world, before it is traced: errors of a trace are long."""
     try:
         told = vmap(policy)(params, seen)
-    except RuntimeError as problem:
+    except (RuntimeError, ValueError, TypeError) as problem:
         if "randomness" in str(problem):
             why = "draws random numbers by itself, as dropout does, so that what acted is not what learns"
             raise InputError(f"the policy {why}; call eval() on it first") from problem
+        if "return Tensors" in str(problem):
+            raise InputError(f"the policy gives no distribution that vmap takes; {DISTRIBUTIONS}") from problem
         raise InputError(f"the policy does not take the world's observations of {seen.shape[-1]} numbers: {problem}") from problem
+    if isinstance(told, Tensor) or not all(hasattr(told, part) for part in ("act", "log_prob", "kl")):
+        raise InputError(f"the policy gives a {type(told).__name__} and no distribution; {DISTRIBUTIONS}")
     parameters = getattr(told, "logits", getattr(told, "mean", None))
     if parameters is not None:
         discrete, own = hasattr(told, "logits"), parameters.shape[-1]
@@ -177,6 +190,15 @@ def _check_finite(observations: Tensor, actions: Tensor, rewards: Tensor, alive:
                 f"{name} of {names[task]} is NaN or infinite at time {time} of trajectory {trajectory}; "
                 "bound the world's state, or end such an episode before it"
             )
+
+
+OF_A_WORLD = ("observations", "actions", "discrete", "horizon", "tasks", "begin")
+
+
+def check_experience(experience: Any) -> None:
+    """Refuse what does not gather rollouts."""
+    if not (hasattr(experience, "gather") and hasattr(experience, "points")):
+        raise InputError(f"experience is a {type(experience).__name__}; give how its tasks are met, such as rl.Experience(world)")
 
 
 @dataclass(frozen=True)
@@ -210,8 +232,13 @@ class Experience:
     returns: Returns = field(default_factory=Returns)
 
     def __post_init__(self) -> None:
-        if self.trajectories < 1 or (self.preparing is not None and self.preparing < 1):
-            raise InputError(f"trajectories is {self.trajectories} and preparing {self.preparing}; give 1 or more")
+        if missing := [name for name in OF_A_WORLD if not hasattr(self.world, name)]:
+            raise InputError(
+                f"{type(self.world).__name__} is no world, as it has no {missing[0]}; "
+                "innerloop.rl.gym.Single(make) is one of gymnasium environments that make() gives"
+            )
+        for n in (self.trajectories, self.preparing or 1):
+            _check_sizes(n, self.world)
 
     def gather(self, learner: Learner, prior: Params, split: str, first: int, count: int) -> Task:
         """Tasks of a split as the learner meets them from that prior, stacked: support[k] is by the parameters before step k.

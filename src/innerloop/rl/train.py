@@ -10,14 +10,14 @@ from torch.optim import Optimizer
 
 from innerloop.batches import onto
 from innerloop.engine import Plan, meta_gradient
-from innerloop.errors import Diverged, InputError, positive, whole
+from innerloop.errors import Diverged, InputError, in_a_line, positive, whole
 from innerloop.learner import Learner, Task
 from innerloop.outer import CHECKPOINT, Row, State, Stopped, emptied, finished, kept_by, open_log, optimizer_of, place, signals
 from innerloop.outer.trpo import TrustRegion
 from innerloop.params import finite
 from innerloop.progress import bar
 from innerloop.rl.families import FamilyExperience
-from innerloop.rl.rollouts import Experience, total
+from innerloop.rl.rollouts import Experience, check_experience, total
 from innerloop.rl.trust import trpo
 from innerloop.tasks import named_source
 
@@ -31,7 +31,7 @@ def train_policy(
     iterations: int,
     *,
     meta_batch: int = 20,
-    outer: Callable[[Learner], TrustRegion] = trpo,
+    outer: Callable[[Learner], TrustRegion] | None = None,
     optimizer: Callable[[list[Tensor]], Optimizer] | None = None,
     outer_steps: int = 1,
     best: bool = True,
@@ -54,12 +54,13 @@ def train_policy(
         experience: world, rollouts, returns.
         iterations: in all, those of a continued run included.
         meta_batch: tasks of one iteration.
-        outer: ``learner → TrustRegion``, such as ``partial(trpo, limit=0.02)``.
+        outer: ``learner → TrustRegion``, such as ``partial(trpo, limit=0.02)``; by default ``trpo``. ``engine`` compiles it or does not.
         optimizer: ``list of tensors → torch optimiser``, such as ``adam(1e-3)``, in the place of the trust region.
         outer_steps: of that optimiser, on the same rollouts.
         best: give back the prior with the highest return after adaptation, averaged over the tasks of its
             iteration, as the papers do; without, the last one.
-        engine: ``vmap``, ``vmap+compile``, or ``auto``, which compiles from 30 iterations on; a continued run keeps to what it began with.
+        engine: ``vmap``, ``vmap+compile``, or ``auto``, which compiles from 30 iterations on where that works; a continued run keeps to
+            what it began with.
         device: such as ``cpu`` or ``cuda``.
         out: folder for ``metrics.jsonl``, ``checkpoint.safetensors`` and, at the end, ``prior.safetensors``.
         resume: go on from the folder's checkpoint.
@@ -71,7 +72,7 @@ def train_policy(
 
     Raises:
         InputError: a setting cannot be used, or the world gives NaN.
-        Diverged: the prior, or what it adapted to, became NaN or infinite; the last checkpoint stays.
+        Diverged: the prior, what it adapted to, or the surrogate became NaN or infinite; the last checkpoint stays.
         Stopped: Ctrl-C or SIGTERM came; the state is saved.
 
     >>> from innerloop.methods import maml
@@ -90,6 +91,9 @@ def train_policy(
         raise InputError(
             f"outer_steps is {outer_steps}, but a trust region takes one; give an optimizer such as adam(1e-3), or leave it out"
         )
+    if optimizer and outer:
+        raise InputError("outer and optimizer are both given, and an iteration takes steps of one of them; leave the other out")
+    check_experience(experience)
     folder = place(out, resume or track)
     if engine not in (known := ("auto", "vmap", "vmap+compile")):
         raise InputError(f"engine is {engine!r}; policies are trained with {', '.join(known)}")
@@ -97,15 +101,19 @@ def train_policy(
     params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
     state = State(params, optimizer_of(optimizer, list(params.values())) if optimizer else None, plan=plan, best=dict(params))
     same: dict[str, Any] = {"experience": named_source(experience), "meta_batch": meta_batch}
-    same |= {"outer": "trust region" if state.outer is None else type(state.outer).__name__, "outer_steps": outer_steps}
-    same |= kept_by(learner, state.outer)
+    region = None if state.outer else (outer or trpo)(learner)
+    same |= {"outer": "trust region" if region else type(state.outer).__name__, "outer_steps": outer_steps}
+    same |= kept_by(learner, state.outer) | (region.kept() if region else {})
     if folder and resume:
         state.go_on(folder, iterations, same)
-        plan = state.plan = state.plan if engine == "auto" and state.plan else plan
+        state.plan = state.plan if engine == "auto" and state.plan else plan
     first = state.iteration
-    step = (
-        _by_gradient(learner, state, plan, outer_steps) if state.outer else _by_trust(replace(outer(learner), compile=plan.compiled), state)
-    )
+
+    def stepping() -> Callable[[Task], Row]:
+        plan = state.plan or Plan()
+        return _by_trust(replace(region, compile=plan.compiled), state) if region else _by_gradient(learner, state, plan, outer_steps)
+
+    step = stepping()
     if folder:
         emptied(folder)
     with (
@@ -123,7 +131,7 @@ def train_policy(
             if folder:
                 state.save(folder / CHECKPOINT, same)
 
-        write({"iteration": first, "engine": str(plan), "measured": {}})
+        write({"iteration": first, "engine": str(state.plan), "measured": {}})
         keep()
         while state.iteration < iterations:
             check()  # or else the world would be blamed for what such a prior does in it
@@ -131,7 +139,19 @@ def train_policy(
             returns = [float(total(rollouts).mean()) for rollouts in experience.points(learner, tasks)]
             if returns[-1] > state.highest:
                 state.highest, state.best = returns[-1], {name: p.clone() for name, p in state.params.items()}
-            did = step(tasks)
+            try:
+                did = step(tasks)
+            except (Diverged, InputError):
+                raise
+            except Exception as problem:  # whatever the compiler or the C++ behind it raises, before anything has moved
+                if state.iteration > first or not (state.plan and state.plan.compiled):
+                    raise
+                if engine != "auto":
+                    raise InputError(f"engine {engine} does not work here: {in_a_line(problem)}; vmap would do") from problem
+                shown.warn(f"compiling failed, going on without: {in_a_line(problem)}")
+                state.plan = Plan()
+                step = stepping()
+                did = step(tasks)
             write({"iteration": state.iteration, "return": returns[-1], "returns": returns, **did})
             shown.to(state.iteration, f"return {returns[0]:.1f} → {returns[-1]:.1f}")
             if state.iteration % checkpoint_every == 0 or state.iteration == iterations:
@@ -144,11 +164,14 @@ def train_policy(
 
 def _by_trust(region: TrustRegion, state: State) -> Callable[[Task], Row]:
     def step(tasks: Task) -> Row:
-        there, did = region(state.params, tasks)
+        try:
+            there, did = region(state.params, tasks)
+        except Diverged as problem:
+            raise Diverged(f"iteration {state.iteration}: {problem}") from problem
         for name, p in state.params.items():
             p.copy_(there[name])
         state.iteration += 1
-        return {"surrogate": did.after, "kl": did.moved, "tries": did.tries, "taken": did.moved > 0}
+        return {"surrogate": did.after, "kl": did.moved, "tries": did.tries, "taken": did.moved > 0, "part": did.part}
 
     return step
 
