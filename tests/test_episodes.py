@@ -203,6 +203,7 @@ def test_training_goes_on_without_a_compiler(monkeypatch: pytest.MonkeyPatch, ca
     trained = rl.train_policy(learner, experience, 30, log=rows.append, **QUIET)
     assert "compiling failed, going on without: RuntimeError: InvalidCxxCompiler: no compiler" in capsys.readouterr().err
     assert all(torch.equal(p, trained.prior[name]) for name, p in plain.prior.items())
+    assert [row["engine"] for row in rows if "engine" in row] == ["vmap+compile", "vmap"]
     with pytest.raises(InputError, match=r"engine vmap\+compile does not work here: RuntimeError: .*no compiler; vmap would do"):
         rl.train_policy(learner, experience, 2, engine="vmap+compile", **QUIET)
 

@@ -106,14 +106,13 @@ def train_policy(
     same |= kept_by(learner, state.outer) | (region.kept() if region else {})
     if folder and resume:
         state.go_on(folder, iterations, same)
-        state.plan = state.plan if engine == "auto" and state.plan else plan
+        plan = state.plan = state.plan if engine == "auto" and state.plan else plan
     first = state.iteration
 
-    def stepping() -> Callable[[Task], Row]:
-        plan = state.plan or Plan()
+    def stepping(plan: Plan) -> Callable[[Task], Row]:
         return _by_trust(replace(region, compile=plan.compiled), state) if region else _by_gradient(learner, state, plan, outer_steps)
 
-    step = stepping()
+    step = stepping(plan)
     if folder:
         emptied(folder)
     with (
@@ -131,7 +130,15 @@ def train_policy(
             if folder:
                 state.save(folder / CHECKPOINT, same)
 
-        write({"iteration": first, "engine": str(state.plan), "measured": {}})
+        def without_compiling(problem: Exception) -> Callable[[Task], Row]:
+            if engine != "auto":
+                raise InputError(f"engine {engine} does not work here: {in_a_line(problem)}; vmap would do") from problem
+            shown.warn(f"compiling failed, going on without: {in_a_line(problem)}")
+            state.plan = Plan()
+            write({"iteration": first, "engine": str(state.plan), "measured": {}})
+            return stepping(state.plan)
+
+        write({"iteration": first, "engine": str(plan), "measured": {}})
         keep()
         while state.iteration < iterations:
             check()  # or else the world would be blamed for what such a prior does in it
@@ -144,13 +151,9 @@ def train_policy(
             except (Diverged, InputError):
                 raise
             except Exception as problem:  # whatever the compiler or the C++ behind it raises, before anything has moved
-                if state.iteration > first or not (state.plan and state.plan.compiled):
+                if state.iteration > first or not plan.compiled:
                     raise
-                if engine != "auto":
-                    raise InputError(f"engine {engine} does not work here: {in_a_line(problem)}; vmap would do") from problem
-                shown.warn(f"compiling failed, going on without: {in_a_line(problem)}")
-                state.plan = Plan()
-                step = stepping()
+                step = without_compiling(problem)
                 did = step(tasks)
             write({"iteration": state.iteration, "return": returns[-1], "returns": returns, **did})
             shown.to(state.iteration, f"return {returns[0]:.1f} → {returns[-1]:.1f}")
