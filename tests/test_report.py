@@ -225,3 +225,9 @@ def test_seeds_that_were_scored_on_different_tasks_are_not_averaged() -> None:
             runs = {"base": {"seed0": three, "seed1": three}, **runs}
             with pytest.raises(InputError, match=f"{odd.tasks} for seed1 in one, 3 tasks for seed0 in base; run both with"):
                 report.comparison("a", runs)
+
+
+def test_means_beyond_a_million_are_shown_by_their_size() -> None:
+    assert report.shown(0.1234, 0.05, digits=3) == "0.123 ± 0.050"
+    assert report.shown(11455600.0, 22452900.0, digits=3) == "1e+07 ± 2e+07"
+    assert report.shown(2.0, float("inf")) == "diverged"

@@ -259,15 +259,15 @@ def _seeds(e: Entry) -> str:
     return f"{len(e.runs)}: {' / '.join(ranges)}"
 
 
-def _brief(mean: float) -> str:
-    return "diverged" if not isfinite(mean) else f"{mean:.2f}" if abs(mean) < 1e6 else f"{mean:.0e}"
+def _brief(value: float, digits: int = 2) -> str:
+    return "diverged" if not isfinite(value) else f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.0e}"
 
 
 def shown(mean: float | None, interval: float | None, digits: int = 2) -> str:
     """Mean ± half-width, or that the mean is infinite."""
     if mean is None or interval is None or not (isfinite(mean) and isfinite(interval)):
         return "diverged"
-    return f"{mean:.{digits}f} ± {interval:.{digits}f}"
+    return f"{_brief(mean, digits)} ± {_brief(interval, digits)}"
 
 
 def _list(steps: Sequence[int]) -> str:
