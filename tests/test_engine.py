@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -280,20 +281,47 @@ def test_auto_goes_on_where_compiling_fails(monkeypatch: pytest.MonkeyPatch) -> 
         choose(learner, learner.prior, batch, 10, Plan(compiled=True))
 
 
-class Read(nn.Module):
-    """A recurrent layer, which vmap has no rule for."""
+def test_auto_does_not_compile_what_would_take_longer_than_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = il.mlp(1, 40, 40, 1)
+    learner, batch, warned = il.maml(net, il.mse(net)), Sinusoids().draw("train", 0, 25), []
+    monkeypatch.setattr(sys.modules[choosing.__module__], "EARNED_BACK", 0.0)
+    plan = choose(learner, learner.prior, batch, 50, warn=warned.append)[0]
+    assert plan == Plan()
+    assert re.fullmatch(
+        r"going on without vmap\+compile: \d+ operations, which would take about \d+ s to compile, .* too short .*", warned[0]
+    )
 
-    def __init__(self, cell: Callable[..., nn.RNNBase]):
+
+class Looks(nn.Module):
+    """Does one or another by a number, which differs between tasks."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.cell, self.head = cell(1, 4, batch_first=True), nn.Linear(4, 1)
+        self.first, self.head = nn.Linear(1, 4), nn.Linear(4, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.cell(x[None])[0][0])
+        h = self.first(x)
+        return self.head(torch.tanh(h) if h.mean() > 0 else torch.sin(h))
 
 
-@pytest.mark.parametrize("cell", [nn.GRU, nn.LSTM])
-def test_auto_goes_on_task_by_task_where_vmap_has_no_rule(cell: Callable[..., nn.RNNBase], recwarn: pytest.WarningsRecorder) -> None:
-    learner, warned = il.maml(net := Read(cell), il.mse(net), rate=0.1), []
+class Read(nn.Module):
+    """A recurrent layer with a forward pass of its own, in which torch's has no rule for vmap."""
+
+    class Own(nn.GRU):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(x[None])[0][0]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = self.Own(1, 4, batch_first=True), nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.cell(x))
+
+
+@pytest.mark.parametrize("kind", [Looks, Read])
+def test_auto_goes_on_task_by_task_where_vmap_has_no_rule(kind: Callable[[], nn.Module], recwarn: pytest.WarningsRecorder) -> None:
+    learner, warned = il.maml(net := kind(), il.mse(net), rate=0.1), []
     plan = choose(learner, learner.prior, Sinusoids().draw("train", 0, 3), 10, warn=warned.append)[0]
     assert plan.loop
     assert warned[-1].split(",")[0] == "engine vmap does not work here"

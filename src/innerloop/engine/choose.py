@@ -7,6 +7,7 @@ from math import inf
 
 from innerloop.batches import count, some
 from innerloop.device import device_of, finish, records
+from innerloop.engine.compiled import TooLong
 from innerloop.engine.memory import free_memory, peak_memory
 from innerloop.engine.plan import MetaGradient, Plan, meta_gradient
 from innerloop.errors import InputError, in_a_line
@@ -18,6 +19,11 @@ EARNED_BACK = 60.0
 
 Compiling costs 10 to 60 seconds on two cores and saves four fifths of the time of a small
 network, so a run of a minute comes out ahead and a run of seconds never pays for it.
+"""
+
+PATIENCE = 0.5
+"""Part of the time of a run without compiling, that compiling may be expected to take: long sequences in recurrent layers are
+thousands of operations, which would take it minutes.
 """
 
 CALLS_ALONE = 0.01
@@ -69,9 +75,12 @@ def choose(
 
     found = {plan: meta_gradient(learner, plan) for plan in _uncompiled(learner, params, tasks, chunk, seconds, warn)}
     worth = _worth_compiling(learner, list(found), seconds, iterations, count(tasks))
+    patience = PATIENCE * iterations * min(seconds[_key(plan)] for plan in found)
     for candidate in worth + [replace(plan, recorded=True) for plan in worth if records(device)]:
         try:
-            found[candidate] = _compiled(learner, params, tasks, candidate, seconds, say)
+            found[candidate] = _compiled(learner, params, tasks, candidate, seconds, say, patience)
+        except TooLong as problem:
+            warn(f"going on without {candidate}: {problem}, and the run is too short for that")
         except Exception as problem:  # whatever the compiler or the C++ behind it raises: the run can go on without
             warn(f"compiling {candidate} failed, going on without: {in_a_line(problem)}")
     best = min(found, key=lambda plan: seconds[_key(plan)])
@@ -126,10 +135,10 @@ def _worth_compiling(learner: Learner, tried: list[Plan], seconds: dict[str, flo
 
 
 def _compiled(
-    learner: Learner, params: Params, tasks: Task, plan: Plan, seconds: dict[str, float], say: Callable[[str], None]
+    learner: Learner, params: Params, tasks: Task, plan: Plan, seconds: dict[str, float], say: Callable[[str], None], patience: float = inf
 ) -> MetaGradient:
     say("compiling")
-    gradient, start = meta_gradient(learner, plan), time.perf_counter()
+    gradient, start = meta_gradient(learner, plan, patience), time.perf_counter()
     for _ in range(3 if plan.recorded else 1):  # its first call runs, its second records, its third asks as all that follow
         gradient(params, tasks)
     finish(device_of(params))

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from math import inf
 from threading import Thread
 from typing import Any
 
@@ -30,16 +31,24 @@ class Builder:
     Args:
         recorded: what the host asks of an NVIDIA GPU in a graph is recorded when it first runs, and asked again as one
             (a CUDA graph): what it gives is written over once ``torch.compiler.cudagraph_mark_step_begin`` was called.
+        patience: seconds that all of them together may be expected to take.
     """
 
-    def __init__(self, recorded: bool = False):
-        self._recorded = recorded
+    def __init__(self, recorded: bool = False, patience: float = inf):
+        self._recorded, self._patience, self._operations = recorded, patience, 0
         self._built: dict[Any, Built] = {}
 
     def __call__(self, graph: GraphModule, leaves: list[Tensor]) -> Built:
-        """``graph`` built for tensors like these."""
+        """``graph`` built for tensors like these.
+
+        Raises:
+            TooLong: it is expected to take longer than there is patience for.
+        """
         key = (graph.code, _shapes(leaves), *(id(t) for t in _constants(graph)))
         if key not in self._built:
+            self._operations += len(graph.graph.nodes)
+            if (seconds := AN_OPERATION * self._operations) > self._patience:
+                raise TooLong(f"{self._operations:,} operations, which would take about {seconds:,.0f} s to compile")
             from torch.fx.experimental.symbolic_shapes import ShapeEnv  # here, as it brings sympy, which takes longer than all of innerloop
 
             _trial_of_instructions().join()
@@ -60,6 +69,14 @@ class Builder:
             return {"triton.cudagraphs": True}
         known = all(hasattr(config, name) for name in IN_ONE)  # torch from 2.8 on
         return IN_ONE if known and all(t.device.type == "cpu" for t in leaves) else {}
+
+
+AN_OPERATION = 0.01
+"""Seconds that Inductor takes for each operation of a graph: 0.005 on two quiet cores, 0.02 on one that is shared."""
+
+
+class TooLong(Exception):
+    """A graph of so many operations that compiling it would not pay."""
 
 
 IN_ONE = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}

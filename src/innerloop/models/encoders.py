@@ -1,6 +1,6 @@
 """Networks that tell a task by its support: ``(x, y) → embedding``, for one task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from innerloop.errors import InputError
 from innerloop.models.convnets import convnet
+from innerloop.models.recurrent import States, gru, lstm
 
 Cell = Literal["gru", "lstm"]
 
@@ -15,7 +16,7 @@ Cell = Literal["gru", "lstm"]
 class Recurrent(nn.Module):
     """Points read in their order by a recurrent network from both ends: its two last states are the embedding.
 
-    The same as ``nn.GRU`` or ``nn.LSTM`` with ``bidirectional=True``, written out: those have no rule for ``vmap``.
+    The same as ``nn.GRU`` or ``nn.LSTM`` with ``bidirectional=True``, with weights drawn from a generator of one's own.
 
     Args:
         inputs: numbers of a point, x and y together.
@@ -55,35 +56,22 @@ class _Reader(nn.Module):
     def __init__(self, inputs: int, hidden: int, cell: Cell, generator: torch.Generator | None):
         super().__init__()
         self.cell = cell
-        self.of_point, self.of_state = (nn.Linear(width, CELLS[cell] * hidden) for width in (inputs, hidden))
+        self.of_point, self.of_state = (nn.Linear(width, CELLS[cell][1] * hidden) for width in (inputs, hidden))
         for p in self.parameters():
             nn.init.uniform_(p, -(hidden**-0.5), hidden**-0.5, generator=generator)
 
     def forward(self, points: Tensor) -> Tensor:
-        h = memory = points.new_zeros(self.of_state.in_features)
-        states = []
+        goes_on, _, remembered = CELLS[self.cell]
+        states = (points.new_zeros(self.of_state.in_features),) * remembered
+        seen = []
         for own in self.of_point(points).unbind():
-            h, memory = _gru(own, self.of_state(h), h) if self.cell == "gru" else _lstm(own + self.of_state(h), memory)
-            states.append(h)
-        return torch.stack(states)
+            states = goes_on(own, self.of_state(states[0]), *states)
+            seen.append(states[0])
+        return torch.stack(seen)
 
 
-CELLS = {"gru": 3, "lstm": 4}
-"""Gates of each cell."""
-
-
-def _gru(of_input: Tensor, of_state: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    (r, z, n), (r_, z_, n_) = of_input.chunk(3), of_state.chunk(3)
-    update = torch.sigmoid(z + z_)
-    proposed = torch.tanh(n + torch.sigmoid(r + r_) * n_)
-    h = (1 - update) * proposed + update * h
-    return h, h
-
-
-def _lstm(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    take, keep, proposed, show = gates.chunk(4)
-    memory = torch.sigmoid(keep) * memory + torch.sigmoid(take) * torch.tanh(proposed)
-    return torch.sigmoid(show) * torch.tanh(memory), memory
+CELLS: dict[str, tuple[Callable[..., States], int, int]] = {"gru": (gru, 3, 1), "lstm": (lstm, 4, 2)}
+"""Of each cell, how it goes on, its gates, and how many states it remembers."""
 
 
 class OfTrajectory(nn.Module):

@@ -12,14 +12,15 @@ from torch.nn import functional
 
 from innerloop.models.conv import convolved, pools, reads_innermost, rectified_pool
 from innerloop.models.plain import FUNCTIONS, is_by_batch
+from innerloop.models.recurrent import WRITTEN
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Any]
 
 
 def exchanges(net: nn.Module, innermost: bool = True) -> list[tuple[nn.Module, Forward]]:
     """The layers of a network that run otherwise, each with how: the numbers are the same.
 
-    A square ``Conv2d`` runs by kernels of ours, and in an ``nn.Sequential`` BatchNorm, ReLU and 2 × 2
+    A square ``Conv2d`` runs by kernels of ours, recurrent layers in plain operations, and in an ``nn.Sequential`` BatchNorm, ReLU and 2 × 2
     max-pooling in a row run as one.
 
     Args:
@@ -75,6 +76,8 @@ def _forward(layer: nn.Module, innermost: bool) -> Forward | None:
     if type(layer) is nn.Sequential:
         row = InTurn.of(layer, innermost)
         return row if any(isinstance(piece, Joined) for piece in row.pieces) else None
+    if written := WRITTEN.get(type(layer).forward):
+        return partial(written, layer)
     if not reads_innermost(layer):
         return None
     run = partial(convolved, layer)
