@@ -199,3 +199,10 @@ def test_a_support_that_does_not_fit_the_learner_is_refused() -> None:
     told = il.mumomaml(net, il.mse(net), encoder=il.Recurrent(inputs=2, hidden=2), hidden=3)
     with pytest.raises(InputError, match=r"the encoder does not take x of shape \[2, 1\], \[2, 2\] and kind float32: mat1"):
         il.predict(told, (torch.zeros(2, 1), torch.zeros(2, 2)), torch.zeros(1, 1))
+
+
+def test_columns_stay_where_they_are_beside_numbers_that_grew_without_bound() -> None:
+    lines = str(Scores(torch.tensor([[1.0, 1e9], [2.0, 3e9]]), "two")).splitlines()
+    assert [line.index("±") for line in lines] == [lines[0].index("±")] * 3
+    assert lines[2].split()[1:4] == ["2e+09", "±", "1.96e+09"]
+    assert len(lines[1]) == len(lines[2])

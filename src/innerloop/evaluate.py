@@ -65,11 +65,15 @@ class Scores:
         return (~self.values.isfinite()).sum(0)
 
     def __repr__(self) -> str:
-        columns = (c.tolist() for c in (self.mean, self.interval, self.median, self.sd))
+        columns = (map(_number, c.tolist()) for c in (self.mean, self.interval, self.median, self.sd))
         rows = zip(*columns, strict=True)
-        lines = [f"{k:>5} {mean:>10.4f} ± {half:<9.4f}{median:>9.4f}{sd:>10.4f}" for k, (mean, half, median, sd) in enumerate(rows)]
+        lines = [f"{k:>5} {mean:>10} ± {half:<9}{median:>9}{sd:>10}" for k, (mean, half, median, sd) in enumerate(rows)]
         lost = f", of which {self.diverged.max()} diverged" if self.diverged.any() else ""
         return "\n".join([f"steps       mean ± 95 %       median        sd   ({len(self.values)} tasks{lost})", *lines])
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.3g}"
 
 
 def evaluate(
