@@ -20,8 +20,8 @@ Forward = Callable[..., Any]
 def exchanges(net: nn.Module, innermost: bool = True) -> list[tuple[nn.Module, Forward]]:
     """The layers of a network that run otherwise, each with how: the numbers are the same.
 
-    A square ``Conv2d`` runs by kernels of ours, recurrent layers in plain operations, and in an ``nn.Sequential`` BatchNorm, ReLU and 2 × 2
-    max-pooling in a row run as one.
+    A square ``Conv2d`` runs by kernels of ours, recurrent layers in plain operations, and in an ``nn.Sequential``
+    BatchNorm, ReLU and 2 × 2 max-pooling in a row run as one.
 
     Args:
         innermost: convolutions leave channels innermost in memory, which a network that calls ``view`` on images does not take.
@@ -76,7 +76,7 @@ def _forward(layer: nn.Module, innermost: bool) -> Forward | None:
     if type(layer) is nn.Sequential:
         row = InTurn.of(layer, innermost)
         return row if any(isinstance(piece, Joined) for piece in row.pieces) else None
-    if written := WRITTEN.get(type(layer).forward):
+    if written := WRITTEN.get(getattr(type(layer), "forward", None)):
         return partial(written, layer)
     if not reads_innermost(layer):
         return None

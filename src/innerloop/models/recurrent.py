@@ -97,7 +97,7 @@ def _given(states: States) -> Any:
     return states[0] if len(states) == 1 else states
 
 
-WRITTEN: Mapping[Callable[..., Any], Callable[..., Any]] = {
+WRITTEN: Mapping[Any, Callable[..., Any]] = {
     **{layer.forward: read for layer in (nn.RNN, nn.GRU, nn.LSTM)},
     **{cell.forward: step for cell in (nn.RNNCell, nn.GRUCell, nn.LSTMCell)},
 }
