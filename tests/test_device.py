@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -304,9 +303,9 @@ def test_auto_takes_what_is_recorded_where_it_is_the_fastest(monkeypatch: pytest
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
-    def told(learner: Learner, plan: Plan, patience: float = inf) -> Callable[..., Any]:
+    def told(learner: Learner, plan: Plan) -> Callable[..., Any]:
         """A meta-gradient that takes 8 ms; compiled 4, and recorded 2 from its third call on."""
-        calls, gradient = [], meta_gradient(learner, plan, patience)
+        calls, gradient = [], meta_gradient(learner, plan)
 
         def run(params: Any, tasks: Any) -> Any:
             calls.append(None)

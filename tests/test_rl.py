@@ -953,7 +953,8 @@ def test_a_run_in_a_world_of_ones_own_goes_on(tmp_path: Path) -> None:
         (lambda: Navigation(horizon=0), "1 step or more"),
         (lambda: Navigation(reward="square"), "did you mean squared"),  # type: ignore[arg-type]
         (lambda: Navigation(stop="circle"), "stop is 'circle'"),  # type: ignore[arg-type]
-        (lambda: Experience(Navigation(), 0), "both must be 1 or more"),
+        (lambda: Experience(Navigation(), 0), "give 1 or more"),
+        (lambda: Experience(Navigation(), preparing=0), "preparing 0; give 1 or more"),
         (lambda: Returns(discount=1.2), "from 0 to 1"),
         (lambda: Returns(baseline="none", bootstrap=True), "without bootstrap"),
         (lambda: GaussianPolicy(mlp(2, 2), 2, sd=0), "0 < least ≤ sd"),

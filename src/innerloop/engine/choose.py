@@ -7,7 +7,7 @@ from math import inf
 
 from innerloop.batches import count, some
 from innerloop.device import device_of, finish, records
-from innerloop.engine.compiled import TooLong
+from innerloop.engine.compiled import TooLong, patience
 from innerloop.engine.memory import free_memory, peak_memory
 from innerloop.engine.plan import MetaGradient, Plan, meta_gradient
 from innerloop.errors import InputError, in_a_line
@@ -75,10 +75,11 @@ def choose(
 
     found = {plan: meta_gradient(learner, plan) for plan in _uncompiled(learner, params, tasks, chunk, seconds, warn)}
     worth = _worth_compiling(learner, list(found), seconds, iterations, count(tasks))
-    patience = PATIENCE * iterations * min(seconds[_key(plan)] for plan in found)
+    longest = PATIENCE * iterations * min(seconds[_key(plan)] for plan in found)
     for candidate in worth + [replace(plan, recorded=True) for plan in worth if records(device)]:
         try:
-            found[candidate] = _compiled(learner, params, tasks, candidate, seconds, say, patience)
+            with patience(longest):  # of this trial: later, what is compiled anew has to be
+                found[candidate] = _compiled(learner, params, tasks, candidate, seconds, say)
         except TooLong as problem:
             warn(f"going on without {candidate}: {problem}, and the run is too short for that")
         except Exception as problem:  # whatever the compiler or the C++ behind it raises: the run can go on without
@@ -135,10 +136,10 @@ def _worth_compiling(learner: Learner, tried: list[Plan], seconds: dict[str, flo
 
 
 def _compiled(
-    learner: Learner, params: Params, tasks: Task, plan: Plan, seconds: dict[str, float], say: Callable[[str], None], patience: float = inf
+    learner: Learner, params: Params, tasks: Task, plan: Plan, seconds: dict[str, float], say: Callable[[str], None]
 ) -> MetaGradient:
     say("compiling")
-    gradient, start = meta_gradient(learner, plan, patience), time.perf_counter()
+    gradient, start = meta_gradient(learner, plan), time.perf_counter()
     for _ in range(3 if plan.recorded else 1):  # its first call runs, its second records, its third asks as all that follow
         gradient(params, tasks)
     finish(device_of(params))

@@ -3,8 +3,9 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache
-from math import inf
 from threading import Thread
 from typing import Any
 
@@ -31,24 +32,22 @@ class Builder:
     Args:
         recorded: what the host asks of an NVIDIA GPU in a graph is recorded when it first runs, and asked again as one
             (a CUDA graph): what it gives is written over once ``torch.compiler.cudagraph_mark_step_begin`` was called.
-        patience: seconds that all of them together may be expected to take.
     """
 
-    def __init__(self, recorded: bool = False, patience: float = inf):
-        self._recorded, self._patience, self._operations = recorded, patience, 0
+    def __init__(self, recorded: bool = False):
+        self._recorded = recorded
         self._built: dict[Any, Built] = {}
 
     def __call__(self, graph: GraphModule, leaves: list[Tensor]) -> Built:
         """``graph`` built for tensors like these.
 
         Raises:
-            TooLong: it is expected to take longer than there is patience for.
+            TooLong: within ``patience``, and it is expected to take longer.
         """
         key = (graph.code, _shapes(leaves), *(id(t) for t in _constants(graph)))
         if key not in self._built:
-            self._operations += len(graph.graph.nodes)
-            if (seconds := AN_OPERATION * self._operations) > self._patience:
-                raise TooLong(f"{self._operations:,} operations, which would take about {seconds:,.0f} s to compile")
+            if (patience := _PATIENCE.get()) is not None:
+                patience.wait(len(graph.graph.nodes))
             from torch.fx.experimental.symbolic_shapes import ShapeEnv  # here, as it brings sympy, which takes longer than all of innerloop
 
             _trial_of_instructions().join()
@@ -77,6 +76,30 @@ AN_OPERATION = 0.01
 
 class TooLong(Exception):
     """A graph of so many operations that compiling it would not pay."""
+
+
+@dataclass
+class _Patience:
+    seconds: float
+    operations: int = 0
+
+    def wait(self, operations: int) -> None:
+        self.operations += operations
+        if (taken := AN_OPERATION * self.operations) > self.seconds:
+            raise TooLong(f"{self.operations:,} operations, which would take about {taken:,.0f} s to compile")
+
+
+_PATIENCE: ContextVar[_Patience | None] = ContextVar("how long compiling may take", default=None)
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Within the block graphs are built only as long as all of them together are expected to take so many seconds."""
+    token = _PATIENCE.set(_Patience(seconds))
+    try:
+        yield
+    finally:
+        _PATIENCE.reset(token)
 
 
 IN_ONE = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from math import inf
 
 import torch
 from torch import Tensor
@@ -71,11 +70,8 @@ class Plan:
         return None if engine == "auto" else Plan("loop" in parts, chunk, *chosen)
 
 
-def meta_gradient(learner: Learner, plan: Plan = Plan(), patience: float = inf) -> MetaGradient:
+def meta_gradient(learner: Learner, plan: Plan = Plan()) -> MetaGradient:
     """``(params, tasks) → (gradient, loss)`` of the mean over the tasks, computed as planned.
-
-    Args:
-        patience: seconds that compiling may be expected to take, or else its first call raises ``compiled.TooLong``.
 
     >>> from innerloop.methods import maml
     >>> net = torch.nn.Linear(1, 1, bias=False)
@@ -86,7 +82,7 @@ def meta_gradient(learner: Learner, plan: Plan = Plan(), patience: float = inf) 
     ({'net.weight': tensor([[-0.2500]])}, tensor(0.1250))
     """
     keep_freed_memory()
-    build = Builder(plan.recorded, patience)
+    build = Builder(plan.recorded)
     if plan.recompute or plan.stepwise:
         pieces = (partial(compiled, build=build), partial(compiled_vjp, build=build)) if plan.compiled else ()
         piece = stepwise(learner, plan.loop, plan.recompute, *pieces)

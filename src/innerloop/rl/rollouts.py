@@ -77,7 +77,8 @@ def collect(
         InputError: an observation or a reward is NaN or infinite, or the policy's actions are not the world's.
         Diverged: it is, and the parameters that acted are too.
     """
-    _check_sizes(trajectories, world)
+    if trajectories < 1 or world.horizon < 1:
+        raise InputError(f"trajectories is {trajectories} and the world's horizon {world.horizon}; both must be 1 or more")
     keep_freed_memory()
     like = next(iter(params.values()))
     device, kind = like.device, like.dtype
@@ -136,12 +137,6 @@ def _last(observations: Tensor, seen: Tensor, taken: Tensor) -> Tensor:
 
 def _longer(t: Tensor, missing: int) -> Tensor:
     return torch.cat([t, t.new_zeros(*t.shape[:2], missing, *t.shape[3:])], 2)
-
-
-def _check_sizes(trajectories: int, world: World) -> None:
-    whole(trajectories=trajectories, horizon=world.horizon)
-    if trajectories < 1 or world.horizon < 1:
-        raise InputError(f"trajectories is {trajectories} and the world's horizon {world.horizon}; both must be 1 or more")
 
 
 DISTRIBUTIONS = "its forward must return rl.Gaussian(mean, log_sd) or rl.Categorical(logits), as rl.GaussianPolicy(net, actions) does"
@@ -237,8 +232,9 @@ class Experience:
                 f"{type(self.world).__name__} is no world, as it has no {missing[0]}; "
                 "innerloop.rl.gym.Single(make) is one of gymnasium environments that make() gives"
             )
-        for n in (self.trajectories, self.preparing or 1):
-            _check_sizes(n, self.world)
+        if self.trajectories < 1 or (self.preparing is not None and self.preparing < 1):
+            raise InputError(f"trajectories is {self.trajectories} and preparing {self.preparing}; give 1 or more")
+        whole(trajectories=self.trajectories, preparing=self.preparing or 1, horizon=self.world.horizon)
 
     def gather(self, learner: Learner, prior: Params, split: str, first: int, count: int) -> Task:
         """Tasks of a split as the learner meets them from that prior, stacked: support[k] is by the parameters before step k.
