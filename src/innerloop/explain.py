@@ -1,6 +1,7 @@
 """Why something cannot be computed: network, loss and tasks that do not fit, or numbers that are none."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -23,21 +24,23 @@ def try_one(learner: Learner, params: Params, batch: Task) -> None:
     task = one(batch, 0)
     for part, content in task._asdict().items():
         if (parts := tensors(content)) and not any(t.numel() for t in parts) and (part == "query" or learner.steps):
-            shapes = ", ".join(str(list(t.shape)) for t in parts)
-            raise InputError(f"the {part} of a task has no examples (tensors of shapes {shapes}); give one or more")
+            raise InputError(f"the {part} of a task has no examples (tensors of shapes {_shapes(content)}); give one or more")
     try:
         with torch.no_grad(), undrawn(device_of(params)):
             task_loss(learner)(params, task)
     except InputError:
         raise
     except (RuntimeError, TypeError, IndexError, KeyError, AttributeError, ValueError) as problem:
-        shapes = ", ".join(str(list(t.shape)) for t in tensors(task))
         first, *rest = (line.strip() for line in str(problem).strip().splitlines() or [type(problem).__name__])
         line = f"{first} {rest[0]}" if first.endswith(":") and rest else first
         would_do = "see that they fit network and loss"
         if "mutate a captured Tensor" in line:
             would_do = "the network writes into a tensor of its own as it runs, which all tasks share; call net.eval(), or leave that out"
-        raise InputError(f"the loss of a task with tensors of shapes {shapes} cannot be computed: {line}; {would_do}") from problem
+        raise InputError(f"the loss of a task with tensors of shapes {_shapes(task)} cannot be computed: {line}; {would_do}") from problem
+
+
+def _shapes(tree: Any) -> str:
+    return ", ".join(str(list(t.shape)) for t in tensors(tree))
 
 
 def diverged(learner: Learner, params: Params, pieces: Sequence[Task], iteration: int, number: int) -> Exception:

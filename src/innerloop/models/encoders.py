@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from innerloop.errors import InputError
 from innerloop.models.convnets import convnet
-from innerloop.models.recurrent import States, gru, lstm
+from innerloop.models.recurrent import States, gru, in_turn, lstm
 
 Cell = Literal["gru", "lstm"]
 
@@ -62,12 +62,8 @@ class _Reader(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         goes_on, _, remembered = CELLS[self.cell]
-        states = (points.new_zeros(self.of_state.in_features),) * remembered
-        seen = []
-        for own in self.of_point(points).unbind():
-            states = goes_on(own, self.of_state(states[0]), *states)
-            seen.append(states[0])
-        return torch.stack(seen)
+        begin = (points.new_zeros(self.of_state.in_features),) * remembered
+        return torch.stack([after[0] for after in in_turn(goes_on, self.of_point(points), self.of_state, begin)])
 
 
 CELLS: dict[str, tuple[Callable[..., States], int, int]] = {"gru": (gru, 3, 1), "lstm": (lstm, 4, 2)}

@@ -27,14 +27,29 @@ def lstm(of_input: Tensor, of_state: Tensor, h: Tensor, memory: Tensor) -> State
     return torch.sigmoid(show) * torch.tanh(memory), memory
 
 
-def _cell(layer: Any) -> Any:
+def in_turn(cell: Callable[..., States], of_input: Tensor, of_state: Callable[[Tensor], Tensor], states: States) -> list[States]:
+    """States after each point, of what is made of all points, ``[time, …]``."""
+    found = []
+    for own in of_input.unbind():
+        states = cell(own, of_state(states[0]), *states)
+        found.append(states)
+    return found
+
+
+def _cell(layer: Any, at: str = "") -> Callable[..., States]:
     """How a layer's state goes on."""
     if isinstance(layer, (nn.LSTM, nn.LSTMCell)):
-        return lstm
+        shorter = getattr(layer, f"weight_hr{at}", None)
+        return lstm if shorter is None else partial(_shorter, shorter)
     if isinstance(layer, (nn.GRU, nn.GRUCell)):
         return gru
     bent = {"tanh": torch.tanh, "relu": torch.relu}[layer.nonlinearity]
     return lambda of_input, of_state, h: (bent(of_input + of_state),)
+
+
+def _shorter(weight: Tensor, *of: Tensor) -> States:
+    h, memory = lstm(*of)
+    return functional.linear(h, weight), memory
 
 
 def read(layer: Any, x: Any, hx: Any = None) -> tuple[Any, Any]:
@@ -50,8 +65,9 @@ def read(layer: Any, x: Any, hx: Any = None) -> tuple[Any, Any]:
             points = functional.dropout(points, layer.dropout)
         ways = []
         for way in ("", "_reverse") if layer.bidirectional else ("",):
-            begin = None if begins is None else tuple(h[len(ends)] for h in begins)
-            states = _states(layer, points.flip(0) if way else points, f"_l{k}{way}", begin)
+            at, own = f"_l{k}{way}", points.flip(0) if way else points
+            begin = _zeros(layer, points.shape[1:2], points) if begins is None else tuple(h[len(ends)] for h in begins)
+            states = in_turn(_cell(layer, at), _linear(layer, "ih", at)(own), _linear(layer, "hh", at), begin)
             seen = torch.stack([after[0] for after in states])
             ways.append(seen.flip(0) if way else seen)
             ends.append(states[-1])
@@ -60,19 +76,6 @@ def read(layer: Any, x: Any, hx: Any = None) -> tuple[Any, Any]:
     if alone:
         points, last = points.squeeze(1), tuple(part.squeeze(1) for part in last)
     return points.transpose(0, 1) if layer.batch_first and not alone else points, _given(last)
-
-
-def _states(layer: Any, points: Tensor, at: str, begin: States | None) -> list[States]:
-    """States after each point, ``[time, batch, …]`` of them."""
-    states = _zeros(layer, points.shape[1:2], points) if begin is None else begin
-    of_state, shorter, cell = _linear(layer, "hh", at), getattr(layer, f"weight_hr{at}", None), _cell(layer)
-    found = []
-    for own in _linear(layer, "ih", at)(points).unbind():
-        states = cell(own, of_state(states[0]), *states)
-        if shorter is not None:
-            states = functional.linear(states[0], shorter), *states[1:]
-        found.append(states)
-    return found
 
 
 def _linear(layer: Any, of: str, at: str = "") -> Callable[[Tensor], Tensor]:
