@@ -140,7 +140,8 @@ TABLE_1 = "Vuorio et al. 2018, arXiv:1812.07172, Table 1"
 FOLLOWS = (
     "paper; where it is silent, released code: 5 inner steps in training at α = 0.001 (0.01 diverges), x in ±5 and noise on the targets of "
     "queries too, FiLM with 1 + γ, a meta-gradient of length 2 at most, elements of MuMoMAML's inner gradients of 10 at most (without "
-    "either FiLM diverges); ours: heads of 80 hidden units, PyTorch's start of weights"
+    "either FiLM diverges); ours: that bound for Multi-MAML too, which diverges without it, heads of 80 hidden units, PyTorch's start of "
+    "weights"
 )
 RELEASE = (
     "released code and commands of the successor, Vuorio et al. 2019: sine waves of one frequency, 5 query points, elements of "
@@ -166,11 +167,11 @@ COSTS: dict[int, tuple[str, str]] = {2: ("45 min", "90 min"), 3: ("75 min", "2 h
 
 
 def _settings(variant: str, modes: Literal[2, 3], released: bool) -> Modes:
-    baseline = "maml" in variant
-    own = Modes(modes=modes, meta_batch=25 * modes, longest=2.0, inner_clip=0.0 if baseline else 10.0)
+    uncut = {"maml", "multi-maml"} if released else {"maml"}
+    own = Modes(modes=modes, meta_batch=25 * modes, longest=2.0, inner_clip=0.0 if variant in uncut else 10.0)
     if not released:
         return own
-    if baseline:
+    if "maml" in variant:
         return replace(own, constant=20, **RELEASED)
     return replace(own, modulated=("0",) if modes == 2 else (), **RELEASED, **RELEASED_ENCODER)
 
