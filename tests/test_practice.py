@@ -16,7 +16,8 @@ import innerloop as il
 from innerloop import InputError, experiments
 from innerloop.cli import main
 from innerloop.engine import meta_gradient
-from innerloop.experiments.experiment import Options, prior_of, trial_of
+from innerloop.experiments.experiment import Options
+from innerloop.experiments.kept import prior_of, trial_of
 from innerloop.experiments.practice import PolicyTrial, Practice, policy_of
 from innerloop.rl import Navigation, trpo
 

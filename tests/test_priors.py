@@ -11,7 +11,7 @@ from PIL import Image
 import innerloop as il
 from innerloop.cli import main
 from innerloop.experiments import catalogue
-from innerloop.experiments.experiment import trial_of
+from innerloop.experiments.kept import trial_of
 from innerloop.images import classes_of, from_npz, images
 from innerloop.tasks import ImageTasks
 

@@ -16,8 +16,8 @@ from innerloop import checkpoint
 from innerloop.checkpoint import PRIOR
 from innerloop.errors import InputError
 from innerloop.evaluate import adapted, check_classes, predict_with
-from innerloop.experiments.experiment import RUN
 from innerloop.experiments.few_shot import COLOURS
+from innerloop.experiments.kept import RUN
 from innerloop.images.decode import upright
 from innerloop.images.read import SUFFIXES, is_hidden
 from innerloop.learner import Learner

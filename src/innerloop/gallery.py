@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from innerloop import analysis, checkpoint, experiments, plots, report, tracks
 from innerloop.errors import InputError
-from innerloop.experiments.experiment import RESULT, RUN, Trial, prior_of, seeds_of, trial_of
+from innerloop.experiments.experiment import Trial
+from innerloop.experiments.kept import RESULT, RUN, prior_of, seeds_of, trial_of
 from innerloop.experiments.practice import PolicyTrial
 from innerloop.learner import Learner
 from innerloop.outer import logged

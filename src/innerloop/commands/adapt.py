@@ -11,7 +11,8 @@ from innerloop import experiments
 from innerloop.commands.words import check_file, print_table, write
 from innerloop.errors import InputError
 from innerloop.evaluate import predict
-from innerloop.experiments.experiment import ACCURACY, Metric, trial_of
+from innerloop.experiments.experiment import ACCURACY, Metric
+from innerloop.experiments.kept import trial_of
 from innerloop.folders import input_colours, input_shape, legible, predict_images, shots_in
 from innerloop.learner import Learner
 

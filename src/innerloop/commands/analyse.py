@@ -7,7 +7,7 @@ from tyro.conf import Positional
 
 from innerloop import experiments
 from innerloop.errors import InputError
-from innerloop.experiments.experiment import trial_of
+from innerloop.experiments.kept import trial_of
 from innerloop.tasks import check_split
 
 

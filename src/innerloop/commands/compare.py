@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from innerloop import checkpoint, report
 from innerloop.errors import InputError
 from innerloop.evaluate import Scores, compare
-from innerloop.experiments.experiment import RESULT, SCORES, seeds_of
+from innerloop.experiments.kept import RESULT, SCORES, seeds_of
 
 
 @dataclass(frozen=True)

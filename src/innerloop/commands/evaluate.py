@@ -7,7 +7,7 @@ from tyro.conf import Positional
 
 from innerloop import experiments
 from innerloop.commands.words import out
-from innerloop.experiments.experiment import RESULT, adapts, trial_of
+from innerloop.experiments.kept import RESULT, adapts, trial_of
 from innerloop.tasks import check_split
 
 

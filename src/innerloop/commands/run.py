@@ -10,7 +10,9 @@ from tyro.conf import OmitArgPrefixes
 from innerloop import experiments, report
 from innerloop.commands.words import out, parse
 from innerloop.errors import InputError
-from innerloop.experiments.experiment import HELD, RESULT, RUN, Experiment, Options, folder_of
+from innerloop.experiments.experiment import Experiment, Options
+from innerloop.experiments.kept import RESULT, RUN
+from innerloop.experiments.running import HELD, folder_of
 from innerloop.rl import Experience
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from innerloop.errors import InputError
-from innerloop.experiments.experiment import ACCURACY, Experiment, Trial, load
+from innerloop.experiments.experiment import ACCURACY, Experiment, Trial
 from innerloop.experiments.few_shot import FewShot, few_shot, metric_method
+from innerloop.experiments.kept import load
 from innerloop.learner import Learner
 from innerloop.methods import attenuated_for_all, l2f, maml, mean_prototype, prototypical
 from innerloop.tasks.source import generator_of
