@@ -444,6 +444,9 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"schedule": il.cosine(10)}, "was made with schedule none, not CosineAnnealingLR"),
         ({"phases": {6: learner()}}, r"was made with phases \[0\], not \[0, 6\]"),
         ({"tasks": Sinusoids(seed=1)}, "was made with tasks Sinusoids"),
+        ({"learner": learner(rate=0.02)}, r"has a loss of \d\.\d+ on its first task, and with this learner \d\.\d+; go on with the same"),
+        ({"learner": replace(learner(), loss=lambda params, batch: 2 * learner().loss(params, batch))}, "on its first task, and with this"),
+        ({"phases": {0: learner(rate=0.02)}}, "on its first task, and with this learner"),
         ({"iterations": 2}, "has taken 4 iterations already; ask for 4 or more"),
     ],
 )
@@ -451,6 +454,12 @@ def test_a_run_goes_on_only_as_it_began(how: dict, message: str, tmp_path: Path)
     il.train(learner(), SOURCE, 4, out=tmp_path, progress=False)
     with pytest.raises(InputError, match=message):
         il.train(**({"learner": learner(), "tasks": SOURCE, "iterations": 8, "out": tmp_path, "resume": True, "progress": False} | how))
+
+
+def test_a_run_goes_on_with_a_source_that_does_not_give_its_tasks_again(tmp_path: Path) -> None:
+    tasks = il.from_function(lambda g: Task((torch.rand(5, 1), torch.rand(5, 1)), (torch.rand(5, 1), torch.rand(5, 1))))
+    for iterations in (2, 4):
+        il.train(learner(), tasks, iterations, out=tmp_path, resume=iterations > 2, **ONE_PLAN)
 
 
 def test_what_a_checkpoint_does_not_tell_is_taken_to_be_the_same(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from innerloop.outer import (
     Row,
     State,
     Stopped,
+    Witness,
     adam,
     emptied,
     finished,
@@ -153,6 +154,7 @@ def train(
         return [onto(tasks.draw("train", k, min(most, end - k)), device) for k in range(start, end, most)]
 
     pieces = draw(first)
+    sample = onto(tasks.draw("train", 0, 1), device)
     if validation_tasks:
         _see_validation(tasks, validation_tasks)
     for each in (learner, *(p for p in by_phase.values() if p is not learner)):
@@ -171,13 +173,19 @@ def train(
             if not finite(params):
                 raise Diverged(f"the prior became NaN or infinite before iteration {state.iteration}; lower outer_rate ({outer_rate})")
             if folder:
+                state.witness = witness()
                 state.save(folder / CHECKPOINT, same)
+
+        def witness() -> Witness:
+            return Witness.of(by_phase.values(), params, sample)
 
         def look() -> None:
             if watch:
                 with undrawn(device):  # training must not depend on what a measurement draws
                     write({"iteration": state.iteration, **watch(_trained(learner, params))})
 
+        if folder and state.witness:
+            state.witness.see(witness(), folder)
         for trainee, ends in _stretches(by_phase, first, iterations):
             if state.iteration > first:
                 keep()  # what follows may take a minute, and be stopped

@@ -3,7 +3,7 @@
 from innerloop.checkpoint import CHECKPOINT
 from innerloop.outer.log import METRICS, Row, logged, open_log
 from innerloop.outer.optimise import adam, cosine, optimizer_of, schedule_of
-from innerloop.outer.state import State, emptied, finished, kept_by, place
+from innerloop.outer.state import State, Witness, emptied, finished, kept_by, place
 from innerloop.outer.stop import Stopped, signals
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Row",
     "State",
     "Stopped",
+    "Witness",
     "adam",
     "cosine",
     "emptied",

@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,14 +14,52 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop import checkpoint
+from innerloop.batches import in_bytes, one, tensors
 from innerloop.checkpoint import CHECKPOINT, PRIOR, writable
-from innerloop.device import device_of, random_state
+from innerloop.device import device_of, random_state, undrawn
 from innerloop.engine import Plan
 from innerloop.errors import InputError
-from innerloop.learner import Learner
-from innerloop.losses import untrained
+from innerloop.learner import Learner, Task, task_loss
+from innerloop.losses import in_test, untrained
 from innerloop.outer.encode import decoded, encoded
 from innerloop.params import Params, under
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What tells learners apart whose names and settings do not: the losses of one task.
+
+    Args:
+        task: a digest of it.
+        losses: of the learner of each phase, adapted to it; None where one is not a number.
+    """
+
+    task: str
+    losses: list[float | None]
+
+    @classmethod
+    def of(cls, learners: Iterable[Learner], params: Params, task: Task) -> Self:
+        """The losses of a batch of one task, with nothing dropped out."""
+        digest = blake2b(b"".join(map(in_bytes, tensors(task))), digest_size=8).hexdigest()
+        with torch.no_grad(), undrawn(device_of(params)), in_test():
+            losses = [task_loss(learner)(params, one(task, 0)).item() for learner in learners]
+        return cls(digest, [loss if math.isfinite(loss) else None for loss in losses])
+
+    def see(self, now: "Witness", folder: Path) -> None:
+        """Refuse another learner; rounding of another device or precision is none.
+
+        Raises:
+            InputError: a loss of the same task is another by more than a hundredth.
+        """
+        if now.task != self.task:
+            return  # made by a source that does not give it again
+        for was, loss in zip(self.losses, now.losses, strict=True):
+            if was is not None and not (loss is not None and math.isclose(was, loss, rel_tol=0.01, abs_tol=1e-6)):
+                now_it_has = "none" if loss is None else f"{loss:.4g}"
+                raise InputError(
+                    f"the run in {folder} has a loss of {was:.4g} on its first task, and with this learner {now_it_has}; "
+                    "go on with the same network, loss and inner rates"
+                )
 
 
 @dataclass
@@ -36,6 +74,7 @@ class State:
         pending: losses since the last line of metrics.
         plan: how meta-gradients are computed, once it is known.
         best, highest: the prior with the highest return so far, and that return, where the best one is wanted.
+        witness: what learner and tasks give at the prior as it is, so that others are noticed when a run goes on.
         began: when the run would have begun, had it never been stopped.
     """
 
@@ -47,6 +86,7 @@ class State:
     plan: Plan | None = None
     best: Params = field(default_factory=dict)
     highest: float = -math.inf
+    witness: Witness | None = None
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -95,6 +135,7 @@ class State:
         groups = encoded(outer["param_groups"], kept, "groups")
         about = {"iteration": self.iteration, "outer": plain, "groups": groups, "schedule": rate, "same": same}
         about |= {"highest": self.highest} if self.best else {}
+        about |= {"witness": asdict(self.witness)} if self.witness else {}
         checkpoint.save(path, kept, about | {"plan": self.plan and asdict(self.plan), "seconds": self.seconds})
 
     def go_on(self, folder: Path, iterations: int, same: Mapping[str, Any]) -> None:
@@ -138,6 +179,7 @@ class State:
         for name, device in self._random.items():
             random_state(device, kept.get(name))  # none of this device where the run was on another
         self.iteration, self.pending = about["iteration"], kept["pending"].tolist()
+        self.witness = Witness(**about["witness"]) if "witness" in about else None
         self.plan, self.began = Plan(**about["plan"]), time.perf_counter() - about["seconds"]
 
 
