@@ -7,7 +7,6 @@ import torch
 from conftest import EAGER, built, differences, image_net, image_tasks, of_two_points, smooth_net
 from torch import Tensor, nn
 from torch.autograd import gradcheck
-from torch.nn import functional
 
 import innerloop as il
 from innerloop import Learner, Task, meta_loss
@@ -409,11 +408,11 @@ def test_plain_normalisations_are_those_they_replace(affine: bool) -> None:
     for norm in norms:
         for p in norm.double().parameters():
             nn.init.normal_(p)
-    expected, torchs = [norm(x) for norm in norms], functional.layer_norm
+    expected, torchs = [norm(x) for norm in norms], torch.layer_norm
     with exchanged([]):
-        assert functional.layer_norm is not torchs
+        assert torch.layer_norm is not torchs
         torch.testing.assert_close([norm(x) for norm in norms], expected)
-    assert functional.layer_norm is torchs
+    assert torch.layer_norm is torchs
 
 
 def test_running_statistics_are_refused_while_they_would_be_updated() -> None:

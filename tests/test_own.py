@@ -57,7 +57,7 @@ def test_threads_predict_what_one_thread_predicts() -> None:
     learner, x = il.maml(net, il.mse(net), 3, 0.05), torch.linspace(-1, 1, 5)[:, None]
     supports = [(x, k * x) for k in range(4)]
     expected = [il.predict(learner, support, x) for support in supports]
-    norm, fused, held = functional.layer_norm, torch.backends.mha.get_fastpath_enabled(), dict(net.named_parameters())
+    norm, fused, held = torch.layer_norm, torch.backends.mha.get_fastpath_enabled(), dict(net.named_parameters())
     wrong: list[int] = []
 
     def ask(k: int) -> None:
@@ -73,7 +73,7 @@ def test_threads_predict_what_one_thread_predicts() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    assert functional.layer_norm is norm
+    assert torch.layer_norm is norm
     assert torch.backends.mha.get_fastpath_enabled() == fused
     assert all(held[name] is p for name, p in net.named_parameters())
 

@@ -20,7 +20,7 @@ from innerloop.learner import Batch
 from innerloop.models.exchange import exchanged, exchanges
 from innerloop.params import Params, under
 
-_MISFITS = ("shapes cannot be multiplied", "same dtype", "expected scalar type", "both arguments to linear")
+_MISFITS = ("shapes cannot be multiplied", "same dtype", "expected scalar type", "both arguments to linear", "Expected more than 1")
 """What torch says of an input that does not fit the network."""
 _ALONE = RLock()
 """While a network runs, its parameters are others', and some of torch's functions are ours: one thread at a time."""

@@ -71,7 +71,7 @@ def rectified_pool(norm: Any, activation: Any, x: Tensor, innermost: bool = Fals
             under vmap, some of torch's layers refuse that order.
     """
     if not kernels.serves(x) or min(x.shape[2:]) < 2:
-        return nn.functional.max_pool2d(activation(batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)), 2)
+        return nn.functional.max_pool2d(activation(batch_norm(x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps)), 2)
     weight = x.new_ones(x.shape[1]) if norm.weight is None else norm.weight
     images = x.movedim(1, -1)[None]
     sign = torch.where(weight >= 0, 1.0, -1.0).to(x.dtype).detach()[None]

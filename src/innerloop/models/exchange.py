@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.backends import cuda, mha
-from torch.nn import functional
 
 from innerloop.models.conv import convolved, pools, reads_innermost, rectified_pool
 from innerloop.models.plain import FUNCTIONS, is_by_batch
@@ -35,16 +35,16 @@ def exchanges(net: nn.Module, innermost: bool = True) -> list[tuple[nn.Module, F
 
 @contextmanager
 def exchanged(layers: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
-    """Within the block the layers run as said, however the network calls them, ``torch.nn.functional`` normalises and looks up
+    """Within the block the layers run as said, however the network calls them, torch normalises and looks up
     embeddings by plain operations, and attention is of plain products: torch's fused attention has no second derivatives.
     """
     before = [layer.__dict__.get("forward") for layer, _ in layers]
-    functions = {name: getattr(functional, name) for name in FUNCTIONS}
+    functions = {name: getattr(torch, name) for name in FUNCTIONS}
     attention = [enabled() for enabled, _ in _FUSED]
     for layer, forward in layers:
         layer.__dict__["forward"] = forward
     for name, own in FUNCTIONS.items():
-        setattr(functional, name, own)
+        setattr(torch, name, own)
     for _, enable in _FUSED:
         enable(False)
     try:
@@ -56,7 +56,7 @@ def exchanged(layers: Sequence[tuple[nn.Module, Forward]]) -> Iterator[None]:
             else:
                 layer.__dict__["forward"] = forward
         for name, was in functions.items():
-            setattr(functional, name, was)
+            setattr(torch, name, was)
         for (_, enable), was in zip(_FUSED, attention, strict=True):
             enable(was)
 

@@ -1,34 +1,38 @@
-"""Functions of ``torch.nn.functional`` in plain operations: under ``vmap`` torch's own have wrong derivatives.
+"""Functions of torch in plain operations: under ``vmap`` torch's own have wrong derivatives.
 
 By ``batch_norm`` a weight whose meta-gradient is 0 got 0.2, a network of two layers of 40 with ``layer_norm`` a
 meta-gradient that was off by half of its length at a rate of 0.1, and by ``embedding`` the row of ``padding_idx`` moved.
+Each is what the function of ``torch.nn.functional`` of that name ends in, however a network came by it.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from innerloop.errors import InputError
 
-_TORCHS = {name: getattr(functional, name) for name in ("batch_norm", "instance_norm", "layer_norm", "embedding")}
+_TORCHS: dict[str, Callable[..., Tensor]] = {
+    name: getattr(torch, name) for name in ("batch_norm", "instance_norm", "layer_norm", "embedding")
+}
 
 
 def batch_norm(
     x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool = True,
 ) -> Tensor:
     """(x − mean) / √(var + eps) · weight + bias, with mean and variance over all axes but the second."""
     if running_mean is not None or not training or not _fits(weight, bias, x.shape[1:2]):
-        return _TORCHS["batch_norm"](x, running_mean, running_var, weight, bias, training, momentum, eps)
+        return _TORCHS["batch_norm"](x, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled)
     return by_batch(x, weight, bias, eps)
 
 
@@ -45,49 +49,50 @@ def by_batch(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, 
 
 def instance_norm(
     x: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool = True,
 ) -> Tensor:
     """The same for each channel of each example by itself."""
     places = x.ndim - 2
-    if running_mean is not None or not use_input_stats or x.shape[2:].numel() < 2 or not _fits(weight, bias, x.shape[1:2]):
-        return _TORCHS["instance_norm"](x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    if running_mean is not None or not use_input_stats or not _fits(weight, bias, x.shape[1:2]):
+        return _TORCHS["instance_norm"](x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled)
     return _scaled(_standard(x, x, range(-places, 0), eps), weight, bias, (-1,) + (1,) * places)
 
 
 def layer_norm(
-    x: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
 ) -> Tensor:
     """The same for each example over its last axes."""
     shape = tuple(normalized_shape)
     if not shape or x.shape[-len(shape) :] != shape or not _fits(weight, bias, shape):
-        return _TORCHS["layer_norm"](x, normalized_shape, weight, bias, eps)  # which says what does not fit
+        return _TORCHS["layer_norm"](x, normalized_shape, weight, bias, eps, cudnn_enable)  # which says what does not fit
     return _scaled(_standard(x, x, range(-len(shape), 0), eps), weight, bias, shape)
 
 
-def embedding(
-    x: Tensor,
-    weight: Tensor,
-    padding_idx: int | None = None,
-    max_norm: float | None = None,
-    norm_type: float = 2.0,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> Tensor:
+def embedding(weight: Tensor, x: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
     """The rows of ``weight`` that x counts; nothing moves that of ``padding_idx``."""
-    if max_norm is not None or scale_grad_by_freq:
-        raise InputError(
-            "an Embedding with max_norm writes into the prior, and one with scale_grad_by_freq has no derivative; leave them out"
-        )
-    if padding_idx is not None:
+    if scale_grad_by_freq:
+        raise InputError("an Embedding with scale_grad_by_freq has no derivative; leave it out")
+    if padding_idx >= 0:
         rows = torch.arange(len(weight), device=weight.device)
-        weight = torch.where((rows == padding_idx % len(weight)).unsqueeze(-1), weight.detach(), weight)
-    return _TORCHS["embedding"](x, weight)
+        weight = torch.where((rows == padding_idx).unsqueeze(-1), weight.detach(), weight)
+    return _TORCHS["embedding"](weight, x)
+
+
+def renormed(*given: Any, **more: Any) -> Tensor:
+    """What an ``Embedding`` with ``max_norm`` does to its weight."""
+    raise InputError("an Embedding with max_norm writes into the prior; leave it out")
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -95,8 +100,9 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "instance_norm": instance_norm,
     "layer_norm": layer_norm,
     "embedding": embedding,
+    "embedding_renorm_": renormed,
 }
-"""By their names in ``torch.nn.functional``."""
+"""By their names in ``torch``, where ``torch.nn.functional`` finds them."""
 
 
 def is_by_batch(layer: nn.Module) -> bool:
