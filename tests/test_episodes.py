@@ -311,6 +311,13 @@ class Pole(gymnasium.Env):
         return np.full(1, self.left / 10), 1.0, self.left == 0, False, {}
 
 
+def test_an_environment_that_trajectories_would_share_is_refused() -> None:
+    pole = Pole()
+    world = rl.gym.Single(lambda: pole, horizon=5)
+    with pytest.raises(InputError, match="make gives the same Pole each time, which all trajectories would share"):
+        world.begin(world.tasks("train", 0, 1), 2, [torch.Generator()])
+
+
 def test_single_environments_are_left_alone_when_their_episode_is_over_and_used_again() -> None:
     world = rl.gym.Single(Pole, horizon=30)
     policy = rl.CategoricalPolicy(il.mlp(1, 4, 2))

@@ -1,5 +1,6 @@
 """Policies: estimators against exact derivatives, rollouts that replay, returns, trust regions, training."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,7 @@ from innerloop.methods import attenuated, maltml, maml, mumomaml, per_step_rates
 from innerloop.models import OfTrajectory, mlp, with_film
 from innerloop.outer import Stopped
 from innerloop.outer.trpo import TrustRegion, conjugate_gradients, dot
-from innerloop.params import Params
+from innerloop.params import Params, named
 from innerloop.rl import (
     Categorical,
     CategoricalPolicy,
@@ -801,6 +802,28 @@ def test_an_inner_rate_that_makes_a_policy_diverge_is_not_taken() -> None:
     assert (rate, scores[1e30]) == (0.1, torch.inf)
 
 
+class Remembering(nn.Module):
+    """Acts by what it saw before, as far as it is given at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.log_sd = nn.GRU(2, 2, batch_first=True), nn.Parameter(torch.zeros(2))
+
+    def forward(self, seen: Tensor) -> Gaussian:
+        mean = self.read(seen)[0]
+        return Gaussian(mean, self.log_sd.expand_as(mean))
+
+
+class Flattening(nn.Linear):
+    """Takes rows alone."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.view(input.shape[0], 2))
+
+
 def test_a_policy_of_the_wrong_kind_or_size_is_named() -> None:
     dropping = GaussianPolicy(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), 2)
     for policy, message in (
@@ -808,6 +831,8 @@ def test_a_policy_of_the_wrong_kind_or_size_is_named() -> None:
         (gaussian_mlp(2, 4, 3), "gives actions of 3 numbers but the world takes 2"),
         (gaussian_mlp(3, 4, 2), "does not take the world's observations of 2 numbers"),
         (dropping, "draws random numbers by itself.*call eval"),
+        (Remembering(), "must take observations with any axes in front, of which each gives its own distribution; a recurrent"),
+        (GaussianPolicy(Flattening(), 2), r"with any axes in front, .*, \[trajectories, steps, numbers\] too"),
     ):
         _refused(policy, small(), message)
 
@@ -965,6 +990,10 @@ def test_a_run_in_a_world_of_ones_own_goes_on(tmp_path: Path) -> None:
         (lambda: trpo(learner_for(), limit=0.0), "limit above 0"),
         (lambda: train_policy(learner_for(), Experience(small(), 2), 1, engine="loop"), "engine is 'loop'"),
         (lambda: train_policy(learner_for(), Experience(small(), 2), 1, resume=True), "give out"),
+        (
+            lambda: train_policy(learner_for(), Experience(small(), 2), 1, outer=trpo(learner_for())),  # type: ignore[arg-type]
+            "outer is a TrustRegion; give a function",  # type: ignore[arg-type]
+        ),
         (lambda: train_policy(learner_for(), Experience(small(), 2), -1), "iterations is -1; it must be a whole number from 0 on"),
         (lambda: train_policy(learner_for(), Experience(small(), 2), 1, outer_steps=5), "a trust region takes one; give an optimizer"),
         (lambda: evaluate_policy(learner_for(), Experience(small(), 2), n_tasks=0), "1 or more"),
@@ -985,3 +1014,35 @@ def test_a_run_that_goes_on_for_longer_keeps_to_the_engine_that_it_began_with(tm
     train_policy(learner_for(), Experience(small(), 2), 1, out=tmp_path, **how)
     train_policy(learner_for(), Experience(small(), 2), 31, out=tmp_path, resume=True, log=rows.append, **how)
     assert [row["engine"] for row in rows if "engine" in row] == ["vmap"]
+
+
+def test_goals_and_starts_are_where_they_are_said_to_be() -> None:
+    assert torch.equal(Navigation().tasks("train", 0, 50)[:, 2:4], torch.zeros(50, 2))
+    starts = Navigation(starts=0.2, goals=2.0).tasks("train", 0, 500)[:, 2:4].abs()
+    assert 0.19 < starts.max() <= 0.2
+    goals = Navigation(centres=((3.0, 3.0),), spread=0.1).tasks("train", 0, 500)[:, :2]
+    assert abs(float((goals - 3).std()) - 0.1) < 0.01
+
+
+def test_the_clipped_surrogate_is_the_lower_of_both() -> None:
+    policy = gaussian_mlp(2, 4, 2, generator=torch.Generator().manual_seed(0))
+    params = named("net", policy)
+    met = one(Experience(small(), 2).gather(learner_for(), learner_for().prior, "train", 0, 1).query, 0)
+    now = policy(met.observations).log_prob(met.actions).detach()
+    for moved, advantage, expected in ((2.0, -1.0, 2.0), (2.0, 1.0, -1.3), (0.5, 1.0, -0.5), (0.5, -1.0, 0.7)):
+        rollouts = met._replace(log_prob=now - math.log(moved), advantages=torch.full_like(met.advantages, advantage))
+        assert float(clipped(policy, 0.3)(params, rollouts)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_comes_after_an_episodes_end_is_no_part_of_the_divergence() -> None:
+    policy = gaussian_mlp(2, 4, 2, generator=torch.Generator().manual_seed(0))
+    learner = judged(maml(policy, score(policy), 1, 0.1), policy)
+    met = Experience(small(), 2).gather(learner, learner.prior, "train", 0, 1)
+    alive = met.query.alive.clone()
+    alive[..., alive.shape[-1] // 2 :] = False
+    ended = met._replace(query=met.query._replace(alive=alive))
+    region = trpo(learner)
+    old, new = (Gaussian(torch.zeros(*alive.shape, 2), torch.zeros(*alive.shape, 2)) for _ in range(2))
+    moved = Gaussian(torch.where(alive.unsqueeze(-1), new.mean, 5.0), new.log_sd)
+    assert float(region.divergence(old, moved, ended)) == 0
+    assert float(region.divergence(old, moved, met)) > 1

@@ -252,6 +252,10 @@ def Single(make: Callable[[], gymnasium.Env], horizon: int = 200, **how: Any) ->
 
     def several(n: int) -> _Several:
         pool.extend(make() for _ in range(n - len(pool)))
+        if len({id(env.unwrapped) for env in pool}) < len(pool):
+            raise InputError(
+                f"make gives the same {name} each time, which all trajectories would share; make a new one, as in lambda: MyEnv()"
+            )
         return _Several([lambda env=env: _Once(env) for env in pool[:n]], autoreset_mode=AutoresetMode.DISABLED)
 
     world = Vector(several, horizon, **{"name": name, **how})

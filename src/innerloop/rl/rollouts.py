@@ -170,6 +170,22 @@ def _check_policy(policy: Policy, params: Params, seen: Tensor, noise: Tensor, w
         raise InputError(
             f"the policy gives actions of {own} numbers but the world takes {world.actions}; build the policy with {world.actions}"
         )
+    if parameters is not None:
+        _check_each_alone(policy, params, seen, parameters)
+
+
+def _check_each_alone(policy: Policy, params: Params, seen: Tensor, acts: Tensor) -> None:
+    """Refuse a policy that acts otherwise than it is judged afterwards, when observations of all steps are given at once."""
+    must = "must take observations with any axes in front, of which each gives its own distribution"
+    try:
+        distributions = vmap(policy)(params, torch.stack([seen, seen.flip(1)], 2))
+    except (RuntimeError, ValueError, TypeError, IndexError) as problem:
+        raise InputError(f"the policy {must}, [trajectories, steps, numbers] too: {problem}") from problem
+    judged = getattr(distributions, "logits", getattr(distributions, "mean", None))
+    wanted = torch.stack([acts, acts.flip(1)], 2)
+    far = max(1e-3, 10 * torch.finfo(acts.dtype).eps) * wanted.abs().amax()
+    if judged is None or judged.shape != wanted.shape or (judged - wanted).abs().amax() > far:
+        raise InputError(f"the policy {must}; a recurrent layer, or a normalisation by the batch, mixes them")
 
 
 def _check_finite(observations: Tensor, actions: Tensor, rewards: Tensor, alive: Tensor, params: Params, names: Sequence[str]) -> None:

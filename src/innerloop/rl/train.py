@@ -58,7 +58,7 @@ def train_policy(
         optimizer: ``list of tensors → torch optimiser``, such as ``adam(1e-3)``, in the place of the trust region.
         outer_steps: of that optimiser, on the same rollouts.
         best: give back the prior with the highest return after adaptation, averaged over the tasks of its
-            iteration, as the papers do; without, the last one.
+            iteration, as the papers do; without, the last one. What the last step makes is not looked at any more.
         engine: ``vmap``, ``vmap+compile``, or ``auto``, which compiles from 30 iterations on where that works; a continued run keeps to
             what it began with.
         device: such as ``cpu`` or ``cuda``.
@@ -101,6 +101,8 @@ def train_policy(
     params = {name: p.detach().clone() for name, p in onto(learner.prior, device).items()}
     state = State(params, optimizer_of(optimizer, list(params.values())) if optimizer else None, plan=plan, best=dict(params))
     same: dict[str, Any] = {"experience": named_source(experience), "meta_batch": meta_batch}
+    if outer and (isinstance(outer, TrustRegion) or not callable(outer)):
+        raise InputError(f"outer is a {type(outer).__name__}; give a function of the learner, such as partial(trpo, limit=0.02)")
     region = None if state.outer else (outer or trpo)(learner)
     same |= {"outer": "trust region" if region else type(state.outer).__name__, "outer_steps": outer_steps}
     same |= kept_by(learner, state.outer) | (region.kept() if region else {})
